@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_COMM_RPC_H_
+#define TRIPWIRE_NIC_COMM_RPC_H_
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "nic/base/clock.h"
+
+namespace tripwire {
+class Nic;
+}
+
+// Remote procedure calls over apertures and tripwires.
+//
+// A client's session owns a fixed number of call slots. To call, it writes its
+// bulk data into the slot's staging area and then the message into the slot, in
+// the server's aperture; a tripwire there tells the server. The server writes
+// reply bulk data straight into a buffer the call named in the client's
+// aperture, then the reply message into the client's reply slot, whose tripwire
+// tells the caller. Slots carry sequence numbers, and the server keeps each
+// slot's last reply, so a call whose reply was lost with its link is answered
+// from the cache and never run twice; a session outlives its links.
+namespace tripwire::rpc {
+
+using Bytes = std::span<const uint8_t>;
+
+// A piece of registered memory from which, or into which, bulk data moves
+// without further copies. 4096-byte aligned. Movable; returns itself to its
+// pool when destroyed. Thread-safe to destroy anywhere.
+class BulkBuffer {
+ public:
+  BulkBuffer() = default;
+  BulkBuffer(uint8_t* data, size_t capacity, std::function<void()> release)
+      : data_(data), capacity_(capacity), release_(std::move(release)) {}
+  BulkBuffer(BulkBuffer&& other) noexcept { *this = std::move(other); }
+  BulkBuffer& operator=(BulkBuffer&& other) noexcept;
+  ~BulkBuffer() { Reset(); }
+
+  uint8_t* data() const { return data_; }
+  size_t capacity() const { return capacity_; }
+  explicit operator bool() const { return data_ != nullptr; }
+  void Reset();
+
+ private:
+  uint8_t* data_ = nullptr;
+  size_t capacity_ = 0;
+  std::function<void()> release_;
+};
+
+// ---------------------------------------------------------------- server side
+
+class ServerSession;  // one client's session; outlives its links
+
+// One call being served. Movable to another thread and may be answered later,
+// from any thread. Destroying it unanswered replies ABORTED.
+class Call {
+ public:
+  class Impl;
+  explicit Call(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+  Call(Call&&) = default;
+  Call& operator=(Call&&) = default;
+  ~Call();
+
+  // The message: a private copy, safe from the peer. Valid as long as the call.
+  Bytes request() const;
+  // Bulk data the client staged before the call. The memory is the client's to
+  // write until the reply, so its *content* may change under the reader; its
+  // bounds cannot.
+  std::span<const uint8_t> bulk_request() const;
+  // How many bytes of bulk reply the client has room for (0: none wanted).
+  size_t bulk_reply_capacity() const;
+  // A buffer to build the bulk reply in; at least `bytes` large.
+  // Never fails (memory permitting). REQUIRES: bytes <= bulk_reply_capacity().
+  BulkBuffer AllocateBulk(size_t bytes);
+
+  const std::shared_ptr<ServerSession>& session() const;
+  uint32_t slot() const;
+  // The slot's sequence number: (session id, slot, sequence) names this call for
+  // ever, across reconnects and server restarts.
+  uint64_t sequence() const;
+
+  // True once the client gave up on the call (deadline, interrupt, link lost for
+  // good). The call must still be finished.
+  bool cancelled() const;
+  // `f` runs once if the client cancels; at once if it has. Must not block.
+  void OnCancel(std::function<void()> f);
+
+  // Answers. `bulk_bytes` of `bulk` arrive in the client's buffer before the
+  // message does. REQUIRES: bulk_bytes <= bulk_reply_capacity(), message no
+  // longer than the session's message size. The session keeps the message (not
+  // the bulk data) for re-sends when `cache` is set.
+  void Reply(Bytes message, BulkBuffer bulk = {}, size_t bulk_bytes = 0,
+             bool cache = true);
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+class ServerSession {
+ public:
+  virtual ~ServerSession() = default;
+  virtual uint64_t id() const = 0;           // random, unique, chosen by client
+  virtual const std::string& peer() const = 0;  // node name, for messages
+  virtual bool connected() const = 0;
+  // Calls the client: a small message, delivered in order after every reply the
+  // server sent before. `done` runs once, in a server thread: OK when the client
+  // answered, or why it never will (its session ended). Thread-safe, never blocks.
+  virtual void Notify(Bytes message, std::function<void(absl::Status)> done) = 0;
+  // Ends the session: its link is closed and it cannot come back.
+  virtual void Expel(const std::string& why) = 0;
+};
+
+struct ServerOptions {
+  std::string service = "rpc";      // what clients ask for, beside the node name
+  uint32_t slots = 64;              // calls in flight for each session
+  uint32_t message_bytes = 8192;    // largest message either way
+  uint32_t bulk_bytes = 1u << 20;   // largest bulk request (staging, per staging slot)
+  uint32_t staging_slots = 16;      // bulk requests in flight for each session
+  uint32_t workers = 4;             // threads that may run handlers at once
+  uint64_t session_timeout_ns = 60 * kSecond;  // how long a lost client may return
+};
+
+class Server {
+ public:
+  struct Callbacks {
+    // Serves one call. May block (another worker takes over the network).
+    std::function<void(Call)> call;
+    // A client opened a session (before its first call) with these bytes of
+    // greeting; the returned bytes go back to it; an error refuses it.
+    std::function<absl::StatusOr<std::vector<uint8_t>>(
+        const std::shared_ptr<ServerSession>&, Bytes greeting)>
+        open;
+    // The session is gone for good: closed, expelled, or timed out.
+    std::function<void(const std::shared_ptr<ServerSession>&)> close;
+  };
+  // Starts listening on `nic`, which must outlive the server.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(Nic& nic,
+                                                       ServerOptions options,
+                                                       Callbacks callbacks);
+  virtual ~Server() = default;  // stops; open calls are finished first
+
+  // For a durable reply cache: after a restart the program gives back what it
+  // stored, before any client returns. See Call::Reply.
+  virtual void RestoreReply(uint64_t session_id, uint32_t slot,
+                            uint64_t sequence, Bytes message) = 0;
+};
+
+// ---------------------------------------------------------------- client side
+
+struct ClientOptions {
+  std::string node;                 // empty: the only node offering the service
+  std::string service = "rpc";
+  uint64_t connect_timeout_ns = 5 * kSecond;
+  uint32_t bulk_buffers = 32;       // 1 MiB reply buffers to begin with; grows
+  // Serves a server-to-client call; returning is the answer. Runs on a thread of
+  // its own, in order; may block.
+  std::function<void(Bytes message)> on_notify;
+  // The session was opened anew because the server forgot it (restart). Gets
+  // what the server's `open` returned. Pending calls are sent again after it
+  // returns, under the same (session id, slot, sequence). It may call Invoke with
+  // Request::during_recovery set. Runs on a thread of its own.
+  std::function<void(Bytes greeting_reply)> on_recovered;
+  std::function<void(bool connected, const std::string& why)> on_connection;
+  std::vector<uint8_t> greeting;    // given to the server's `open`
+};
+
+struct Request {
+  Bytes message;
+  std::span<const iovec> bulk;      // data to stage, total <= server's bulk_bytes
+  size_t bulk_reply_capacity = 0;   // room wanted for bulk reply data
+  uint64_t timeout_ns = kNever;     // how long to wait; kNever rides through loss
+  bool during_recovery = false;     // only inside on_recovered
+};
+
+struct Response {
+  std::vector<uint8_t> message;     // capacity reused from call to call
+  BulkBuffer bulk;                  // the bulk reply, in registered memory
+  size_t bulk_bytes = 0;
+};
+
+// Cancels one call from another thread (a signal, a FUSE interrupt).
+// Thread-safe; may be used before, during or after the call.
+class CancelToken {
+ public:
+  CancelToken();
+  ~CancelToken();
+  void Cancel();
+  struct State;
+  std::shared_ptr<State> state;
+};
+
+class Client {
+ public:
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(Nic& nic,
+                                                         ClientOptions options);
+  virtual ~Client() = default;  // closes the session; pending calls end CANCELLED
+
+  // Makes a call and waits for its answer. Thread-safe; many threads may call at
+  // once, each waiting thread drives the NIC itself where it can. Errors:
+  // DEADLINE_EXCEEDED (timeout; the server is told to give up and the slot is
+  // reclaimed once it has), CANCELLED (token), UNAVAILABLE (client closing, or
+  // the session was expelled), INVALID_ARGUMENT (too large).
+  virtual absl::Status Invoke(const Request& request, Response* response,
+                              CancelToken* cancel = nullptr) = 0;
+
+  // The same without waiting: `done` runs on whichever thread drives the NIC and
+  // must not block. Message and bulk memory must stay valid until then.
+  virtual void InvokeAsync(const Request& request,
+                           std::function<void(absl::Status, Response)> done) = 0;
+
+  virtual uint64_t session_id() const = 0;
+  virtual const std::vector<uint8_t>& greeting_reply() const = 0;
+  virtual const std::string& peer() const = 0;  // the server's node name
+  virtual uint32_t message_bytes() const = 0;
+  virtual uint32_t bulk_bytes() const = 0;
+  virtual bool connected() const = 0;
+};
+
+}  // namespace tripwire::rpc
+
+#endif  // TRIPWIRE_NIC_COMM_RPC_H_
