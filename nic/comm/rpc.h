@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -43,13 +44,24 @@ class BulkBuffer {
   BulkBuffer(uint8_t* data, size_t capacity, std::function<void()> release)
       : data_(data), capacity_(capacity), release_(std::move(release)) {}
   BulkBuffer(BulkBuffer&& other) noexcept { *this = std::move(other); }
-  BulkBuffer& operator=(BulkBuffer&& other) noexcept;
+  BulkBuffer& operator=(BulkBuffer&& other) noexcept {
+    if (this == &other) return *this;
+    Reset();
+    data_ = std::exchange(other.data_, nullptr);
+    capacity_ = std::exchange(other.capacity_, 0);
+    release_ = std::exchange(other.release_, nullptr);
+    return *this;
+  }
   ~BulkBuffer() { Reset(); }
 
   uint8_t* data() const { return data_; }
   size_t capacity() const { return capacity_; }
   explicit operator bool() const { return data_ != nullptr; }
-  void Reset();
+  void Reset() {
+    data_ = nullptr;
+    capacity_ = 0;
+    if (auto release = std::exchange(release_, nullptr)) release();
+  }
 
  private:
   uint8_t* data_ = nullptr;
@@ -61,49 +73,71 @@ class BulkBuffer {
 
 class ServerSession;  // one client's session; outlives its links
 
+// What a Call does, behind the handle; implemented by the server here and by
+// in-process stand-ins in tests. Methods as in Call.
+class CallImpl {
+ public:
+  virtual ~CallImpl() = default;
+  virtual Bytes request() const = 0;
+  virtual std::span<const uint8_t> bulk_request() const = 0;
+  virtual size_t bulk_reply_capacity() const = 0;
+  virtual BulkBuffer AllocateBulk(size_t bytes) = 0;
+  virtual const std::shared_ptr<ServerSession>& session() const = 0;
+  virtual uint32_t slot() const = 0;
+  virtual uint64_t sequence() const = 0;
+  virtual bool cancelled() const = 0;
+  virtual void OnCancel(std::function<void()> f) = 0;
+  virtual void Reply(Bytes message, BulkBuffer bulk, size_t bulk_bytes,
+                     bool cache) = 0;
+};
+
 // One call being served. Movable to another thread and may be answered later,
-// from any thread. Destroying it unanswered replies ABORTED.
+// from any thread, exactly once; a call destroyed unanswered makes the client's
+// Invoke fail with ABORTED.
 class Call {
  public:
-  class Impl;
-  explicit Call(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+  explicit Call(std::shared_ptr<CallImpl> impl) : impl_(std::move(impl)) {}
   Call(Call&&) = default;
   Call& operator=(Call&&) = default;
-  ~Call();
 
   // The message: a private copy, safe from the peer. Valid as long as the call.
-  Bytes request() const;
+  Bytes request() const { return impl_->request(); }
   // Bulk data the client staged before the call. The memory is the client's to
   // write until the reply, so its *content* may change under the reader; its
   // bounds cannot.
-  std::span<const uint8_t> bulk_request() const;
+  std::span<const uint8_t> bulk_request() const { return impl_->bulk_request(); }
   // How many bytes of bulk reply the client has room for (0: none wanted).
-  size_t bulk_reply_capacity() const;
-  // A buffer to build the bulk reply in; at least `bytes` large.
-  // Never fails (memory permitting). REQUIRES: bytes <= bulk_reply_capacity().
-  BulkBuffer AllocateBulk(size_t bytes);
+  size_t bulk_reply_capacity() const { return impl_->bulk_reply_capacity(); }
+  // A buffer to build the bulk reply in; at least `bytes` large. Never fails
+  // (memory permitting). REQUIRES: bytes <= bulk_reply_capacity().
+  BulkBuffer AllocateBulk(size_t bytes) { return impl_->AllocateBulk(bytes); }
 
-  const std::shared_ptr<ServerSession>& session() const;
-  uint32_t slot() const;
-  // The slot's sequence number: (session id, slot, sequence) names this call for
-  // ever, across reconnects and server restarts.
-  uint64_t sequence() const;
+  const std::shared_ptr<ServerSession>& session() const {
+    return impl_->session();
+  }
+  // (session id, slot, sequence) names this call for ever, across reconnects and
+  // server restarts.
+  uint32_t slot() const { return impl_->slot(); }
+  uint64_t sequence() const { return impl_->sequence(); }
 
-  // True once the client gave up on the call (deadline, interrupt, link lost for
-  // good). The call must still be finished.
-  bool cancelled() const;
+  // True once the client gave up on the call (deadline, interrupt, session
+  // gone). The call must still be answered.
+  bool cancelled() const { return impl_->cancelled(); }
   // `f` runs once if the client cancels; at once if it has. Must not block.
-  void OnCancel(std::function<void()> f);
+  void OnCancel(std::function<void()> f) { impl_->OnCancel(std::move(f)); }
 
   // Answers. `bulk_bytes` of `bulk` arrive in the client's buffer before the
   // message does. REQUIRES: bulk_bytes <= bulk_reply_capacity(), message no
-  // longer than the session's message size. The session keeps the message (not
-  // the bulk data) for re-sends when `cache` is set.
+  // longer than the session's message size. With `cache` (the default) the
+  // session keeps the message (not the bulk data) for re-sends; without, a call
+  // repeated after a reconnect runs again (right for idempotent calls).
   void Reply(Bytes message, BulkBuffer bulk = {}, size_t bulk_bytes = 0,
-             bool cache = true);
+             bool cache = true) {
+    impl_->Reply(message, std::move(bulk), bulk_bytes, cache);
+  }
 
  private:
-  std::shared_ptr<Impl> impl_;
+  std::shared_ptr<CallImpl> impl_;
 };
 
 class ServerSession {
