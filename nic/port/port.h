@@ -39,11 +39,13 @@ struct PortInfo {
 struct PortCounters {
   uint64_t rx_frames = 0, rx_bytes = 0;
   uint64_t tx_frames = 0, tx_bytes = 0;
-  uint64_t tx_dropped = 0;     // no such path, or the path went away
-  uint64_t rx_no_buffer = 0;   // the pool was empty
-  uint64_t doorbells_rung = 0; // system calls made to wake a sleeping peer
-  uint64_t wakeups = 0;        // times our own doorbell was heard
+  uint64_t tx_dropped = 0;      // no such path, or the path went away
+  uint64_t rx_no_buffer = 0;    // the pool was empty
+  uint64_t doorbells_rung = 0;  // system calls made to wake a sleeping peer
+  uint64_t wakeups = 0;         // times our own doorbell was heard
 };
+
+enum class Ring { kDoorbell, kQuietly };
 
 // A way on and off the network: bursts of raw Ethernet frames.
 //
@@ -71,10 +73,13 @@ class Port {
   virtual size_t Allocate(std::span<Frame> frames) = 0;
 
   // Queues `frames` on `path`, in order; returns how many were accepted, always
-  // a prefix. The rest stays the caller's: the path is full just now. Frames for
-  // a path that no longer exists are accepted and dropped (counted). With
-  // kAllPaths each path gets a copy where it has room.
-  virtual size_t Transmit(PathId path, std::span<const Frame> frames) = 0;
+  // a prefix. The rest stays the caller's: the path is full just now. Frames
+  // for a path that no longer exists are accepted and dropped (counted). With
+  // kAllPaths each path gets a copy where it has room. With Ring::kQuietly a
+  // sleeping peer is not woken for these frames: it finds them when it next
+  // looks (acknowledgements, which are worth nobody's sleep).
+  virtual size_t Transmit(PathId path, std::span<const Frame> frames,
+                          Ring ring = Ring::kDoorbell) = 0;
 
   // Gives buffers back unsent / after use.
   virtual void Release(std::span<const Frame> frames) = 0;
@@ -87,8 +92,8 @@ class Port {
   // frames are already waiting.
   virtual bool ArmWakeup() = 0;
   virtual void DisarmWakeup() = 0;
-  // One descriptor for poll/epoll, valid for the life of the port, readable also
-  // when Service has something to do; -1 when the port can only be polled.
+  // One descriptor for poll/epoll, valid for the life of the port, readable
+  // also when Service has something to do; -1 when the port can only be polled.
   virtual int wake_fd() const = 0;
 
   // Slow work: joins and departures of memif clients, reconnection. Cheap when
