@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_API_CONTEXT_H_
+#define TRIPWIRE_NIC_API_CONTEXT_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "nic/api/nic.h"
+#include "nic/datapath/types.h"
+
+namespace tripwire {
+
+class Context;
+
+// A local aperture: memory of this process that peers may reach. Destroying it
+// revokes it: once the destructor (or Revoke) returns, no frame, however late,
+// touches the memory again, so it may be freed. Its tripwires must go first.
+class Aperture {
+ public:
+  Aperture() = default;
+  Aperture(Aperture&& other) noexcept;
+  Aperture& operator=(Aperture&& other) noexcept;
+  ~Aperture() { Revoke(); }
+  void Revoke();
+  explicit operator bool() const { return context_ != nullptr; }
+
+  std::span<uint8_t> memory() const { return memory_; }
+  const ApertureName& name() const { return name_; }
+
+ private:
+  friend class Context;
+  Context* context_ = nullptr;
+  std::span<uint8_t> memory_;
+  ApertureName name_;
+};
+
+// A peer's aperture as seen over one link. A plain value.
+struct RemoteAperture {
+  LinkId link;
+  ApertureName name;
+};
+
+enum class TripwireMode : uint8_t { kOneShot, kPersistent };
+
+// A watch on [offset, offset + length) of an aperture. Made disarmed.
+//
+// In-bound (on an Aperture): fires when a peer's access touches the range, after
+// the data of that access, and of everything before it on its link, is visible.
+// Out-bound (on a RemoteAperture): fires when an access of ours to the range is
+// complete: a write visible to the peer, a read's data placed here.
+//
+// Every access that touches the range while armed counts once, however it was
+// segmented; firings coalesce into one event with an exact count.
+class Tripwire {
+ public:
+  Tripwire() = default;
+  Tripwire(Tripwire&& other) noexcept;
+  Tripwire& operator=(Tripwire&& other) noexcept;
+  ~Tripwire() { Remove(); }
+  void Remove();
+  explicit operator bool() const { return context_ != nullptr; }
+
+  void Arm();
+  // Arms only if the 64-bit word at the start of the watched range still holds
+  // `expected`; false (and not armed) when it has already changed. No access can
+  // fall between the look and the arming. In-bound only; the range must start
+  // 8-byte aligned and hold 8 bytes.
+  bool Arm(uint64_t expected);
+  // Returns whether it fired since it was last armed or its event was taken: if
+  // false, it never will.
+  bool Disarm();
+
+  // Accesses counted since it was made.
+  uint64_t count() const;
+  // Blocks until count() > seen, or the deadline (NIC clock) passes, or the link
+  // of an out-bound tripwire is lost; returns count().
+  uint64_t Wait(uint64_t seen, uint64_t deadline_ns);
+
+ private:
+  friend class Context;
+  Context* context_ = nullptr;
+  uint32_t id_ = 0;
+};
+
+struct LinkInfo {
+  std::string node;                    // the peer's name
+  std::string service;
+  std::vector<uint8_t> private_data;   // what the peer said when connecting/accepting
+  bool up = false;
+  uint64_t round_trip_ns = 0;          // smoothed
+  uint32_t send_window_frames = 0;     // min(congestion window, peer's credit)
+  uint64_t retransmitted_frames = 0;
+};
+
+// One application's protected view of the NIC: its apertures, links, tripwires
+// and event queue. Nothing of one context can be reached through another.
+//
+// Every method is thread-safe. Per operation:
+//            locally complete          remotely visible   ordered with
+//   Write    returns (no Completion);  Completion done    all operations before
+//            Completion done           with kOk           and after on the link
+//   Read     Completion done           -                  sees every write before
+//                                                         it on the link
+//   Flush    -                         all before it are  -
+//   Message  returns                   in order with writes
+// Tripwires fire after the access is visible, see Tripwire.
+class Context {
+ public:
+  ~Context();  // closes links, revokes apertures
+  Context(const Context&) = delete;
+
+  // --- Apertures ------------------------------------------------------------
+  // Exports `memory` (any alignment, any size; must stay mapped until revoked).
+  // With `only` set, peers on other links are refused.
+  Aperture Export(std::span<uint8_t> memory, Access rights,
+                  std::optional<LinkId> only = std::nullopt);
+
+  // --- Links ----------------------------------------------------------------
+  // Offers a service by name: peers' requests come as kConnectRequest events.
+  // ALREADY_EXISTS when another context of this NIC has it.
+  absl::Status Listen(std::string_view service);
+  void StopListening(std::string_view service);
+  // Starts connecting; kLinkUp or kLinkDown follows. `private_data` (at most
+  // 1024 bytes) reaches the listener with its kConnectRequest. An empty node
+  // means whichever node answers for the service.
+  LinkId StartConnect(std::string_view node, std::string_view service,
+                      std::span<const uint8_t> private_data);
+  // The same, waiting. Errors: NOT_FOUND (no such node or service),
+  // PERMISSION_DENIED (refused), FAILED_PRECONDITION (an empty node name, and
+  // several nodes offer the service), UNAVAILABLE (no answer). No kLinkUp event.
+  absl::StatusOr<LinkId> Connect(std::string_view node, std::string_view service,
+                                 std::span<const uint8_t> private_data,
+                                 uint64_t timeout_ns);
+  absl::Status Accept(LinkId link, std::span<const uint8_t> private_data);
+  void Reject(LinkId link);
+  // Delivers what was sent, then closes. Operations not yet complete end
+  // kLinkLost. The id is dead afterwards; no kLinkDown event.
+  void Close(LinkId link);
+  absl::StatusOr<LinkInfo> Describe(LinkId link);
+  bool IsUp(LinkId link);
+  // Connection data of the peer over this link is trusted no more than the link:
+  // an imported name that is wrong fails at the peer.
+  RemoteAperture Import(LinkId link, const ApertureName& name) const {
+    return {link, name};
+  }
+
+  // --- Operations -----------------------------------------------------------
+  // Writes `data` at `offset` of the peer's aperture. With a Completion, `data`
+  // is read until that is done (zero copies here); without, it is copied before
+  // the call returns, and a refusal comes as a kOpFailed event. Returns the link's
+  // state: UNAVAILABLE if it is down (the Completion is then not used).
+  absl::Status Write(const RemoteAperture& to, uint64_t offset,
+                     std::span<const uint8_t> data,
+                     Completion* completion = nullptr);
+  // Reads into `into`, which is written until the Completion is done.
+  absl::Status Read(const RemoteAperture& from, uint64_t offset,
+                    std::span<uint8_t> into, Completion* completion);
+  // Done once everything issued before on the link is visible to the peer.
+  absl::Status Flush(LinkId link, Completion* completion);
+  // An out-of-band message of up to 1 MiB, delivered in order with the writes.
+  absl::Status SendMessage(LinkId link, std::span<const uint8_t> message);
+  // The oldest message waiting on `link`, if any.
+  std::optional<std::vector<uint8_t>> TakeMessage(LinkId link);
+
+  // --- Tripwires and events -------------------------------------------------
+  // `cookie` comes back in the tripwire's events. With `events` false it only
+  // counts: for callers of Tripwire::Wait and count().
+  // REQUIRES: the range lies in the aperture and is not empty.
+  Tripwire Watch(const Aperture& aperture, uint64_t offset, uint64_t length,
+                 Access access, TripwireMode mode, uint64_t cookie = 0,
+                 bool events = true);
+  Tripwire Watch(const RemoteAperture& aperture, uint64_t offset,
+                 uint64_t length, Access access, TripwireMode mode,
+                 uint64_t cookie = 0, bool events = true);
+
+  // Waits while the aligned 64-bit word at `offset` holds `expected`: a futex on
+  // the far side of a network. False when the deadline passed first.
+  bool WaitWord(const Aperture& aperture, uint64_t offset, uint64_t expected,
+                uint64_t deadline_ns);
+
+  // Takes events, oldest first; returns how many. Poll drives the NIC once if
+  // there are none.
+  size_t Poll(std::span<Event> events);
+  // Blocks (spinning first) until there is an event or the deadline passes.
+  size_t Wait(std::span<Event> events, uint64_t deadline_ns);
+  // A descriptor that polls readable while events wait; for select, poll, epoll.
+  // Owned by the context. Needs the NIC's service thread to move by itself.
+  absl::StatusOr<int> EventFd();
+
+  Nic& nic() { return nic_; }
+
+ private:
+  friend class Nic;
+  friend class Aperture;
+  friend class Tripwire;
+  Context(Nic& nic, uint32_t id) : nic_(nic), id_(id) {}
+  Nic& nic_;
+  uint32_t id_;
+};
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_API_CONTEXT_H_

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_API_NIC_H_
+#define TRIPWIRE_NIC_API_NIC_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "nic/base/clock.h"
+#include "nic/port/port.h"
+
+namespace tripwire {
+
+class Context;
+
+struct NicOptions {
+  // This node's name on its segments; need not be unique (a node may run several
+  // NICs; services tell them apart). Empty: the host name.
+  std::string node;
+  std::vector<std::unique_ptr<Port>> ports;  // at least one
+
+  // A thread that sleeps on the ports and acts when nobody else does: keeps links
+  // alive, answers peers, moves event fds. Without it the NIC runs only while
+  // somebody waits or calls Poll (simulations, single-threaded programs).
+  bool service_thread = true;
+
+  // Waiting: spin at most this long before blocking; adapts downwards when waits
+  // turn out long. 0 never spins.
+  uint64_t max_spin_ns = 50 * kMicrosecond;
+
+  Clock* clock = nullptr;  // nullptr: the system's; must outlive the NIC
+  uint64_t seed = 0;       // 0: random; for epochs and link ids
+
+  uint64_t keepalive_ns = 1 * kSecond;     // probe a link silent for so long
+  uint64_t peer_timeout_ns = 6 * kSecond;  // declare it lost after so long
+  bool go_back_n = false;     // for comparison with selective repeat
+  bool checksum = true;       // CRC32C on frames, except over reliable ports
+};
+
+struct NodeInfo {
+  std::string node;
+  std::vector<std::string> services;
+  std::string port;  // the port it was heard on, as the user named it
+  MacAddress mac;
+};
+
+// Totals since the NIC was opened. Frames count whole Ethernet frames.
+struct NicCounters {
+  uint64_t rx_frames = 0, rx_bytes = 0, tx_frames = 0, tx_bytes = 0;
+  uint64_t retransmitted_frames = 0;
+  uint64_t timeouts = 0;            // retransmission timer expiries
+  uint64_t duplicate_frames = 0;    // received again, dropped
+  uint64_t early_frames = 0;        // held until their predecessors came
+  uint64_t acks_sent = 0;
+  uint64_t writes = 0, reads = 0, messages = 0;  // operations completed here as target
+  uint64_t write_bytes = 0, read_bytes = 0;
+  uint64_t tripwires_fired = 0;     // accesses that touched an armed tripwire
+  uint64_t events = 0;              // events put on queues (coalesced)
+  // Frames dropped, by reason.
+  uint64_t drop_malformed = 0, drop_checksum = 0, drop_unknown_link = 0,
+           drop_epoch = 0, drop_window = 0, drop_no_buffer = 0;
+  // Operations refused, by reason.
+  uint64_t refused_handle = 0, refused_generation = 0, refused_rights = 0,
+           refused_bounds = 0;
+  uint64_t links_up = 0, links_lost = 0;
+  uint64_t polls = 0, sleeps = 0;   // times the NIC was polled; times a thread blocked
+  uint64_t doorbells_rung = 0, wakeups = 0;
+};
+
+// A NIC embedded in this process: one engine over one or more ports.
+//
+// Thread safety: all methods of Nic, and of the contexts made from it, may be
+// called from any thread. One lock guards the engine; whoever waits drives it.
+class Nic {
+ public:
+  static absl::StatusOr<std::unique_ptr<Nic>> Open(NicOptions options);
+  ~Nic();  // REQUIRES: its contexts are gone
+  Nic(const Nic&) = delete;
+
+  // A context: one application's protected view of the NIC.
+  std::unique_ptr<Context> CreateContext();
+
+  // Who is there: asks on every port and collects answers for `wait_ns`, or until
+  // `enough(nodes)`.
+  std::vector<NodeInfo> Discover(
+      uint64_t wait_ns,
+      absl::FunctionRef<bool(const std::vector<NodeInfo>&)> enough =
+          [](const std::vector<NodeInfo>&) { return false; });
+
+  // Does what is due now, without blocking: receives, places, answers, retries.
+  // Returns whether anything happened.
+  bool Poll();
+  // When Poll must next be called even if no frame arrives, on the NIC's clock.
+  uint64_t NextDeadlineNs();
+
+  // Drives the NIC until `ready()` holds (true) or `deadline_ns` on the NIC's
+  // clock passes (false): spins briefly, then blocks. `ready` is called with the
+  // NIC locked, possibly from another thread while this one is blocked, so it
+  // must be short, must not call the NIC, and may only read memory that the
+  // network or Completions change, or that Notify() is called for.
+  bool WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+  // Makes blocked WaitUntil calls look again at what they wait for.
+  void Notify();
+
+  Clock& clock();
+  const std::string& node() const;
+  NicCounters counters();
+  // Per port, in the order given.
+  std::vector<PortCounters> port_counters();
+
+  class Impl;
+  Impl& impl() { return *impl_; }
+
+ private:
+  explicit Nic(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_API_NIC_H_

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_DATAPATH_TYPES_H_
+#define TRIPWIRE_NIC_DATAPATH_TYPES_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace tripwire {
+
+// What a peer may do to an aperture, and what a tripwire may watch for.
+// A set of bits.
+enum class Access : uint8_t {
+  kNone = 0,
+  kWrite = 1,
+  kRead = 2,
+  kAny = 3,
+};
+constexpr Access operator|(Access a, Access b) {
+  return static_cast<Access>(static_cast<uint8_t>(a) | static_cast<uint8_t>(b));
+}
+constexpr bool Includes(Access set, Access member) {
+  return (static_cast<uint8_t>(set) & static_cast<uint8_t>(member)) != 0;
+}
+
+// How an operation, or a link, ended.
+enum class OpStatus : uint8_t {
+  kOk = 0,
+  kPending,          // not yet ended
+  kBadHandle,        // the handle names no aperture of the peer
+  kStaleGeneration,  // it named one that has since been revoked
+  kNoRights,         // the aperture does not grant this access, or not to this link
+  kOutOfBounds,      // offset + length passes the aperture's end
+  kLinkLost,         // the link ended before the operation did
+  kTooLarge,         // a message longer than the peer takes
+};
+const char* ToString(OpStatus status);
+
+// Why a link ended.
+enum class LinkEnd : uint8_t {
+  kNone = 0,
+  kClosedHere,     // this side closed it
+  kClosedByPeer,   // the peer closed it, after delivering all it had sent
+  kRefused,        // the peer declined the connection
+  kTimedOut,       // no answer: dead, cut off, or never there
+  kPeerRestarted,  // the peer no longer knows this link: it crashed or restarted
+  kNoSuchService,  // the node is there, but nothing listens
+};
+const char* ToString(LinkEnd end);
+
+// Follows one operation to its end. The owner keeps it alive and in place until
+// `status` is no longer kPending. Plain memory: allocate it anywhere.
+struct Completion {
+  std::atomic<OpStatus> status{OpStatus::kPending};
+  // If set, called once when the operation ends, after `status` is set, on the
+  // thread that drives the NIC and with the NIC locked: it must be short and must
+  // not call the NIC. It may destroy the Completion.
+  void (*on_done)(Completion*) = nullptr;
+
+  bool done() const {
+    // Pairs with the release store in Finish: what the operation did is visible.
+    return status.load(std::memory_order_acquire) != OpStatus::kPending;
+  }
+  void Finish(OpStatus end) {
+    auto* callback = on_done;
+    status.store(end, std::memory_order_release);
+    if (callback != nullptr) callback(this);
+  }
+};
+
+// Names an aperture of a peer: what its exporter hands out (in a message, in
+// connection data, in other shared memory) and an importer imports. 24 bytes
+// when serialised (see docs/wire-format.md); says nothing the exporter trusts.
+struct ApertureName {
+  uint32_t handle = 0;
+  uint32_t generation = 0;
+  uint64_t length_bytes = 0;
+  Access rights = Access::kNone;
+
+  static constexpr size_t kWireBytes = 24;
+  void Serialize(uint8_t out[kWireBytes]) const;
+  // Any bytes give some name; using a wrong one fails at the exporter.
+  static ApertureName Parse(const uint8_t in[kWireBytes]);
+};
+
+// Ids are indexes with a generation, so a stale one is recognised, not reused.
+struct LinkId {
+  uint32_t value = UINT32_MAX;
+  auto operator<=>(const LinkId&) const = default;
+};
+
+enum class EventKind : uint8_t {
+  kTripwire,        // `cookie` is the tripwire's, `count` accesses since last told
+  kConnectRequest,  // a peer asks for a link to a service of this context
+  kLinkUp,          // a link this side asked for is there
+  kLinkDown,        // `end` says why; the last event of a link
+  kMessage,         // an out-of-band message waits on `link` (TakeMessage)
+  kOpFailed,        // an operation without a Completion was refused (`status`)
+};
+
+struct Event {
+  EventKind kind = EventKind::kTripwire;
+  OpStatus status = OpStatus::kOk;
+  LinkEnd end = LinkEnd::kNone;
+  LinkId link;
+  uint64_t cookie = 0;
+  uint64_t count = 0;
+};
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_DATAPATH_TYPES_H_
