@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <utility>
@@ -226,11 +227,23 @@ struct Response {
 // Thread-safe; may be used before, during or after the call.
 class CancelToken {
  public:
-  CancelToken();
-  ~CancelToken();
-  void Cancel();
-  struct State;
-  std::shared_ptr<State> state;
+  void Cancel() {
+    std::function<void()> hook;
+    {
+      std::lock_guard<std::mutex> lock(state->mutex);
+      if (std::exchange(state->cancelled, true)) return;
+      hook = state->hook;
+    }
+    if (hook) hook();
+  }
+  // For the client that serves the call: it looks at `cancelled` and sets `hook`
+  // while the call runs. The hook may still run once after it was cleared.
+  struct State {
+    std::mutex mutex;
+    bool cancelled = false;
+    std::function<void()> hook;
+  };
+  const std::shared_ptr<State> state = std::make_shared<State>();
 };
 
 class Client {
