@@ -7,6 +7,7 @@ target_include_directories(tripwire_options INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
   $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}>
   $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/tripwire>)
+target_compile_features(tripwire_options INTERFACE cxx_std_20)
 target_compile_options(tripwire_options INTERFACE
   $<BUILD_INTERFACE:-Wall;-Wextra;-Werror=return-type;-Wno-missing-field-initializers>)
 if(TRIPWIRE_SANITIZE)
@@ -15,14 +16,35 @@ if(TRIPWIRE_SANITIZE)
   target_link_options(tripwire_options INTERFACE
     $<BUILD_INTERFACE:-fsanitize=${TRIPWIRE_SANITIZE}>)
 endif()
+if(TRIPWIRE_FUZZERS)
+  # Coverage for libFuzzer in every layer; harmless to programs without it.
+  target_compile_options(tripwire_options INTERFACE
+    $<BUILD_INTERFACE:-fsanitize=fuzzer-no-link>)
+  target_link_options(tripwire_options INTERFACE
+    $<BUILD_INTERFACE:-fsanitize=fuzzer-no-link>)
+endif()
+
+# The targets that `cmake --install` exports; the programs' own layers
+# (fs-server, fuse-client, periph) are not part of the library.
+set_property(GLOBAL PROPERTY TRIPWIRE_INSTALLED_TARGETS tripwire_options)
+function(tripwire_install_target target)
+  string(REGEX REPLACE "^tripwire_" "" export_name ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${export_name})
+  set_property(GLOBAL APPEND PROPERTY TRIPWIRE_INSTALLED_TARGETS ${target})
+endfunction()
 
 # tripwire_library(NAME SOURCES file... [DEPENDS target...])
 # A layer of the system, as a static library `tripwire_NAME`. DEPENDS is the
-# whole list of what the layer may use: the layering is enforced by the linker.
+# whole list of what the layer may use: the layering is enforced by the linker,
+# and for headers by cmake/check_layering.cmake.
 function(tripwire_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   add_library(tripwire_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(tripwire_${name} PUBLIC tripwire_options ${ARG_DEPENDS})
+  if(CMAKE_CURRENT_SOURCE_DIR MATCHES "^${PROJECT_SOURCE_DIR}/nic/"
+     AND NOT CMAKE_CURRENT_SOURCE_DIR MATCHES "/nic/tools")
+    tripwire_install_target(tripwire_${name})
+  endif()
 endfunction()
 
 # tripwire_program(NAME SOURCES file... [DEPENDS target...])
@@ -33,20 +55,102 @@ function(tripwire_program name)
   target_compile_definitions(${name} PRIVATE TRIPWIRE_VERSION="${PROJECT_VERSION}")
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
-  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
+          COMPONENT programs)
 endfunction()
 
-# tripwire_test(NAME SOURCES file... [DEPENDS target...] [LABELS label...])
-# A GoogleTest binary, one ctest entry for the binary.
+# What a sanitizer build tells its tests; third-party code that cannot be
+# instrumented is named in the suppression files.
+set(tripwire_sanitizer_environment
+  "ASAN_OPTIONS=detect_stack_use_after_return=1:detect_container_overflow=0:abort_on_error=0"
+  "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/sanitizers/lsan.supp:print_suppressions=0"
+  "UBSAN_OPTIONS=print_stacktrace=1:suppressions=${PROJECT_SOURCE_DIR}/tests/sanitizers/ubsan.supp"
+  "TSAN_OPTIONS=second_deadlock_stack=1:suppressions=${PROJECT_SOURCE_DIR}/tests/sanitizers/tsan.supp")
+
+# A target that builds all tests with a label, so that a sanitizer build need
+# not build the others.
+foreach(label unit sim conformance posix system perf fuzz)
+  add_custom_target(${label}_tests)
+endforeach()
+
+function(tripwire_register_test name labels timeout)
+  if(NOT timeout)
+    set(timeout 300)
+  endif()
+  if(TRIPWIRE_SANITIZE)
+    math(EXPR timeout "${timeout} * 4")
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT ${timeout})
+  set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT
+    "GTEST_OUTPUT=xml:${PROJECT_BINARY_DIR}/results/${name}.xml"
+    ${tripwire_sanitizer_environment})
+  foreach(label ${labels})
+    if(label MATCHES "^(system|posix|perf)$")
+      # They measure, mount, and start many processes: alone on the machine.
+      set_property(TEST ${name} PROPERTY RUN_SERIAL TRUE)
+    endif()
+    if(TARGET ${label}_tests AND TARGET ${name})
+      add_dependencies(${label}_tests ${name})
+    endif()
+  endforeach()
+endfunction()
+
+# tripwire_test(NAME SOURCES file... [DEPENDS target...] [LABELS label...]
+#               [TIMEOUT seconds] [ARGS argument...] [NO_CTEST])
+# A GoogleTest binary, one ctest entry for the binary. Labels: unit, sim,
+# conformance, posix, system, perf. With NO_CTEST it is only built: something
+# else (a system test) runs it.
 function(tripwire_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "NO_CTEST" "TIMEOUT" "SOURCES;DEPENDS;LABELS;ARGS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE tripwire_options ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bin)
-  add_test(NAME ${name} COMMAND ${name})
-  if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 300)
+  if(ARG_NO_CTEST)
+    return()
   endif()
-  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS})
+  tripwire_register_test(${name} "${ARG_LABELS}" "${ARG_TIMEOUT}")
+endfunction()
+
+# tripwire_script_test(NAME COMMAND program argument... LABELS label...
+#                      [TIMEOUT seconds])
+# A test that is not a binary of ours: it counts as one.
+function(tripwire_script_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "COMMAND;LABELS" ${ARGN})
+  add_test(NAME ${name} COMMAND ${ARG_COMMAND})
+  tripwire_register_test(${name} "${ARG_LABELS}" "${ARG_TIMEOUT}")
+endfunction()
+
+# tripwire_fuzzer(NAME SOURCES file... [DEPENDS target...] [MAX_LENGTH bytes]
+#                 [SEEDS directory] [SECONDS seconds])
+# A libFuzzer binary with `LLVMFuzzerTestOneInput`; does nothing unless
+# TRIPWIRE_FUZZERS is on. Its test is a bounded run that starts from the seeds in
+# SEEDS (a directory beside the CMakeLists.txt), if given, and keeps what it
+# finds in the build directory.
+function(tripwire_fuzzer name)
+  if(NOT TRIPWIRE_FUZZERS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "MAX_LENGTH;SEEDS;SECONDS" "SOURCES;DEPENDS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE tripwire_options ${ARG_DEPENDS})
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  set_target_properties(${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bin)
+  set(corpus ${PROJECT_BINARY_DIR}/fuzz/${name})
+  file(MAKE_DIRECTORY ${corpus})
+  if(NOT ARG_SECONDS)
+    set(ARG_SECONDS 20)
+  endif()
+  if(NOT ARG_MAX_LENGTH)
+    set(ARG_MAX_LENGTH 4096)
+  endif()
+  if(ARG_SEEDS)
+    set(ARG_SEEDS ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SEEDS})
+  endif()
+  add_test(NAME ${name} COMMAND ${name} -max_total_time=${ARG_SECONDS}
+    -max_len=${ARG_MAX_LENGTH} -timeout=20 -rss_limit_mb=3000
+    -artifact_prefix=${corpus}- ${corpus} ${ARG_SEEDS})
+  tripwire_register_test(${name} fuzz 300)
 endfunction()
