@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <dirent.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "nic/api/stats/stats.h"
+#include "nic/api/stats/stats.pb.h"
+#include "nic/base/fd.h"
+
+namespace tripwire::stats {
+namespace {
+
+constexpr size_t kMaxMessageBytes = 1u << 20;
+constexpr timeval kTimeout = {.tv_sec = 2, .tv_usec = 0};
+
+std::vector<std::string> List(const std::string& directory) {
+  std::vector<std::string> names;
+  DIR* dir = ::opendir(directory.c_str());
+  if (dir == nullptr) return names;
+  while (const dirent* entry = ::readdir(dir))
+    names.emplace_back(entry->d_name);
+  ::closedir(dir);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::optional<pb::ProcessStats> Ask(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return std::nullopt;
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return std::nullopt;
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kTimeout, sizeof kTimeout);
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &kTimeout, sizeof kTimeout);
+  if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address),
+                sizeof address) != 0) {
+    // Nobody listens: its program was killed before it could remove it.
+    if (errno == ECONNREFUSED) ::unlink(path.c_str());
+    return std::nullopt;
+  }
+  std::string bytes;
+  char buffer[4096];
+  for (;;) {
+    const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return std::nullopt;
+    if (n == 0) break;
+    bytes.append(buffer, static_cast<size_t>(n));
+    if (bytes.size() > kMaxMessageBytes) return std::nullopt;
+  }
+  pb::ProcessStats message;
+  if (!message.ParseFromString(bytes)) return std::nullopt;
+  return message;
+}
+
+ProcessStats FromMessage(const pb::ProcessStats& message) {
+  ProcessStats stats;
+  stats.program = message.program();
+  stats.pid = message.pid();
+  stats.node = message.node();
+  stats.detail = message.detail();
+  stats.uptime_ns = message.uptime_ns();
+  for (const pb::Group& group : message.groups()) {
+    Group& added = stats.groups.emplace_back();
+    added.name = group.name();
+    for (const pb::Counter& counter : group.counters()) {
+      added.counters.push_back({counter.name(), counter.value()});
+    }
+  }
+  return stats;
+}
+
+}  // namespace
+
+std::vector<ProcessStats> Collect(const std::vector<std::string>& directories) {
+  std::vector<ProcessStats> all;
+  for (const std::string& directory : directories) {
+    for (const std::string& name : List(directory)) {
+      if (!absl::EndsWith(name, ".stats")) continue;
+      const std::string path = absl::StrCat(directory, "/", name);
+      struct stat info;
+      if (::lstat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode))
+        continue;
+      if (auto message = Ask(path)) all.push_back(FromMessage(*message));
+    }
+  }
+  return all;
+}
+
+std::vector<std::string> DefaultDirectories() {
+  std::vector<std::string> directories;
+  if (auto own = RuntimeDirectory(); own.ok()) directories.push_back(*own);
+  if (::geteuid() == 0) {
+    directories.push_back("/run/tripwire");
+    for (const std::string& user : List("/run/user")) {
+      if (user[0] != '.') {
+        directories.push_back(absl::StrCat("/run/user/", user, "/tripwire"));
+      }
+    }
+  }
+  std::sort(directories.begin(), directories.end());
+  directories.erase(std::unique(directories.begin(), directories.end()),
+                    directories.end());
+  return directories;
+}
+
+}  // namespace tripwire::stats

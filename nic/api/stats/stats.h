@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_API_STATS_STATS_H_
+#define TRIPWIRE_NIC_API_STATS_STATS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "nic/api/nic.h"
+
+// Live counters of the programs on this host: each offers them on a Unix socket
+// in the runtime directory, and `tw stat` collects them.
+namespace tripwire::stats {
+
+struct Counter {
+  std::string name;
+  uint64_t value = 0;
+};
+
+struct Group {
+  std::string name;
+  std::vector<Counter> counters;
+};
+
+struct ProcessStats {
+  std::string program;
+  uint32_t pid = 0;
+  std::string node;
+  std::string detail;
+  uint64_t uptime_ns = 0;
+  std::vector<Group> groups;
+
+  // 0 when there is no such counter.
+  uint64_t Value(std::string_view group, std::string_view counter) const;
+};
+
+// Where programs put their sockets: $XDG_RUNTIME_DIR/tripwire, or /run/tripwire
+// for root without one. FAILED_PRECONDITION when there is neither.
+absl::StatusOr<std::string> RuntimeDirectory();
+
+struct Options {
+  std::string program;  // "tw-fsd"
+  std::string detail;   // "src=/usr/src"
+  // The program's own groups, if any; called from the server's thread.
+  std::function<std::vector<Group>()> extra;
+  std::string directory;  // empty: RuntimeDirectory()
+};
+
+// Offers the counters of `nic` until destroyed. Costs nothing while nobody
+// asks: its one thread sleeps in poll. The socket is readable for its owner
+// only.
+//
+// Errors: FAILED_PRECONDITION (no runtime directory), INVALID_ARGUMENT (socket
+// path too long), or why the socket could not be made. Programs carry on
+// without.
+class Server {
+ public:
+  static absl::StatusOr<std::unique_ptr<Server>> Start(Nic& nic,
+                                                       Options options);
+  ~Server();  // removes the socket; REQUIRES: the NIC is still there
+  Server(const Server&) = delete;
+
+  const std::string& path() const;
+
+ private:
+  class Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Asks every program of this user (root: of every user) with a socket in
+// `directories`. Sockets whose program is gone are removed.
+std::vector<ProcessStats> Collect(const std::vector<std::string>& directories);
+// RuntimeDirectory, and for root those of the users.
+std::vector<std::string> DefaultDirectories();
+
+// One JSON object on one line:
+// {"program":...,"groups":{"nic":{"rx_frames":1}}}.
+std::string ToJson(const ProcessStats& stats);
+// `text` as a JSON string, quotes included; bytes that are not UTF-8 become
+// U+FFFD.
+std::string JsonQuote(std::string_view text);
+
+}  // namespace tripwire::stats
+
+#endif  // TRIPWIRE_NIC_API_STATS_STATS_H_
