@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_NIC_API_CONTEXT_H_
 #define TRIPWIRE_NIC_API_CONTEXT_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "nic/api/nic.h"
+#include "nic/base/fd.h"
 #include "nic/datapath/types.h"
 
 namespace tripwire {
@@ -190,6 +192,9 @@ class Context {
   size_t Poll(std::span<Event> events);
   // Blocks (spinning first) until there is an event or the deadline passes.
   size_t Wait(std::span<Event> events, uint64_t deadline_ns);
+  // Makes one Wait, the one under way or else the next, return although there may
+  // be no event: to stop a thread, or to give it work of another kind.
+  void Interrupt();
   // A descriptor that polls readable while events wait; for select, poll, epoll.
   // Owned by the context. Needs the NIC's service thread to move by itself.
   absl::StatusOr<int> EventFd();
@@ -200,9 +205,13 @@ class Context {
   friend class Nic;
   friend class Aperture;
   friend class Tripwire;
-  Context(Nic& nic, uint32_t id) : nic_(nic), id_(id) {}
+  Context(Nic& nic, uint32_t id);
+  size_t TakeEvents(std::span<Event> events);
   Nic& nic_;
-  uint32_t id_;
+  Nic::Impl& impl_;
+  const uint32_t id_;
+  UniqueFd event_fd_;
+  std::atomic<bool> interrupted_{false};
 };
 
 }  // namespace tripwire

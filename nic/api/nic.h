@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "nic/base/clock.h"
+#include "nic/datapath/counters.h"
 #include "nic/port/port.h"
 
 namespace tripwire {
@@ -46,29 +47,6 @@ struct NodeInfo {
   std::vector<std::string> services;
   std::string port;  // the port it was heard on, as the user named it
   MacAddress mac;
-};
-
-// Totals since the NIC was opened. Frames count whole Ethernet frames.
-struct NicCounters {
-  uint64_t rx_frames = 0, rx_bytes = 0, tx_frames = 0, tx_bytes = 0;
-  uint64_t retransmitted_frames = 0;
-  uint64_t timeouts = 0;            // retransmission timer expiries
-  uint64_t duplicate_frames = 0;    // received again, dropped
-  uint64_t early_frames = 0;        // held until their predecessors came
-  uint64_t acks_sent = 0;
-  uint64_t writes = 0, reads = 0, messages = 0;  // operations completed here as target
-  uint64_t write_bytes = 0, read_bytes = 0;
-  uint64_t tripwires_fired = 0;     // accesses that touched an armed tripwire
-  uint64_t events = 0;              // events put on queues (coalesced)
-  // Frames dropped, by reason.
-  uint64_t drop_malformed = 0, drop_checksum = 0, drop_unknown_link = 0,
-           drop_epoch = 0, drop_window = 0, drop_no_buffer = 0;
-  // Operations refused, by reason.
-  uint64_t refused_handle = 0, refused_generation = 0, refused_rights = 0,
-           refused_bounds = 0;
-  uint64_t links_up = 0, links_lost = 0;
-  uint64_t polls = 0, sleeps = 0;   // times the NIC was polled; times a thread blocked
-  uint64_t doorbells_rung = 0, wakeups = 0;
 };
 
 // A NIC embedded in this process: one engine over one or more ports.

@@ -38,12 +38,33 @@ class LittleEndian {
   uint8_t bytes_[sizeof(T)];
 };
 
+// A 48-bit offset: 256 TiB of aperture, and a word write that still fits the
+// smallest Ethernet frame. REQUIRES: value < 2^48.
+class Le48 {
+ public:
+  Le48() = default;
+  Le48(uint64_t value) { set(value); }  // NOLINT: implicit by intent
+  uint64_t get() const {
+    return low_.get() | (static_cast<uint64_t>(high_.get()) << 32);
+  }
+  void set(uint64_t value) {
+    low_.set(static_cast<uint32_t>(value));
+    high_.set(static_cast<uint16_t>(value >> 32));
+  }
+  static constexpr uint64_t kMax = (uint64_t{1} << 48) - 1;
+
+ private:
+  LittleEndian<uint32_t> low_;
+  LittleEndian<uint16_t> high_;
+};
+
 using Le16 = LittleEndian<uint16_t>;
 using Le32 = LittleEndian<uint32_t>;
 using Le64 = LittleEndian<uint64_t>;
 
 static_assert(sizeof(Le16) == 2 && alignof(Le16) == 1);
 static_assert(sizeof(Le32) == 4 && alignof(Le32) == 1);
+static_assert(sizeof(Le48) == 6 && alignof(Le48) == 1);
 static_assert(sizeof(Le64) == 8 && alignof(Le64) == 1);
 
 }  // namespace tripwire

@@ -45,6 +45,7 @@ enum class LinkEnd : uint8_t {
   kTimedOut,       // no answer: dead, cut off, or never there
   kPeerRestarted,  // the peer no longer knows this link: it crashed or restarted
   kNoSuchService,  // the node is there, but nothing listens
+  kAmbiguous,      // no node was named, and several offer the service
 };
 const char* ToString(LinkEnd end);
 
@@ -82,6 +83,9 @@ struct ApertureName {
   // Any bytes give some name; using a wrong one fails at the exporter.
   static ApertureName Parse(const uint8_t in[kWireBytes]);
 };
+
+// The longest out-of-band message.
+inline constexpr uint32_t kMaxMessageBytes = 1u << 20;
 
 // Ids are indexes with a generation, so a stale one is recognised, not reused.
 struct LinkId {

@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nic/api/context.h"
+
+#include <sys/eventfd.h>
+
+#include <cassert>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "nic/api/nic_impl.h"
+
+namespace tripwire {
+namespace {
+
+// How long a closing context waits for its peers to have everything.
+constexpr uint64_t kLingerNs = 250 * kMillisecond;
+
+absl::Status Down() { return absl::UnavailableError("the link is down"); }
+
+absl::Status ConnectError(LinkEnd end, std::string_view node,
+                          std::string_view service) {
+  const std::string who =
+      node.empty() ? std::string("any node") : absl::StrCat("node \"", node, "\"");
+  switch (end) {
+    case LinkEnd::kRefused:
+      return absl::PermissionDeniedError(absl::StrCat(who, " refused the link"));
+    case LinkEnd::kNoSuchService:
+      return absl::NotFoundError(absl::StrCat(
+          node.empty() ? "no node" : absl::StrCat("node \"", node, "\" is there but"),
+          node.empty() ? "" : " does not", node.empty() ? " offers" : " offer",
+          " service \"", service, "\""));
+    case LinkEnd::kAmbiguous:
+      return absl::FailedPreconditionError(absl::StrCat(
+          "several nodes offer service \"", service, "\"; name one (NODE:...)"));
+    case LinkEnd::kTimedOut:
+      return node.empty()
+                 ? absl::NotFoundError(absl::StrCat(
+                       "nobody on this segment offers service \"", service, "\""))
+                 : absl::NotFoundError(absl::StrCat(
+                       "no node named \"", node, "\" answers on this segment"));
+    default:
+      return absl::UnavailableError(
+          absl::StrCat("no link to ", who, ": ", ToString(end)));
+  }
+}
+
+bool InRange(uint64_t size, uint64_t offset, uint64_t length) {
+  return offset <= size && length <= size - offset;
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------ Aperture
+
+Aperture::Aperture(Aperture&& other) noexcept { *this = std::move(other); }
+
+Aperture& Aperture::operator=(Aperture&& other) noexcept {
+  if (this != &other) {
+    Revoke();
+    context_ = std::exchange(other.context_, nullptr);
+    memory_ = std::exchange(other.memory_, {});
+    name_ = other.name_;
+  }
+  return *this;
+}
+
+void Aperture::Revoke() {
+  if (context_ == nullptr) return;
+  Context* context = std::exchange(context_, nullptr);
+  auto lock = context->impl_.Lock();
+  context->impl_.engine().Revoke(context->id_, name_);
+}
+
+// ------------------------------------------------------------------ Tripwire
+
+Tripwire::Tripwire(Tripwire&& other) noexcept { *this = std::move(other); }
+
+Tripwire& Tripwire::operator=(Tripwire&& other) noexcept {
+  if (this != &other) {
+    Remove();
+    context_ = std::exchange(other.context_, nullptr);
+    id_ = other.id_;
+  }
+  return *this;
+}
+
+void Tripwire::Remove() {
+  if (context_ == nullptr) return;
+  Context* context = std::exchange(context_, nullptr);
+  auto lock = context->impl_.Lock();
+  context->impl_.engine().Unwatch(id_);
+}
+
+void Tripwire::Arm() {
+  auto lock = context_->impl_.Lock();
+  context_->impl_.engine().Arm(id_);
+}
+
+bool Tripwire::Arm(uint64_t expected) {
+  auto lock = context_->impl_.Lock();
+  return context_->impl_.engine().ArmIfEqual(id_, expected);
+}
+
+bool Tripwire::Disarm() {
+  auto lock = context_->impl_.Lock();
+  return context_->impl_.engine().Disarm(id_);
+}
+
+uint64_t Tripwire::count() const {
+  auto lock = context_->impl_.Lock();
+  return context_->impl_.engine().tripwire(id_).count;
+}
+
+uint64_t Tripwire::Wait(uint64_t seen, uint64_t deadline_ns) {
+  Engine& engine = context_->impl_.engine();
+  uint64_t count = 0;
+  context_->nic_.WaitUntil(
+      [&] {
+        const TripwireEntry& entry = engine.tripwire(id_);
+        count = entry.count;
+        return entry.count > seen || entry.link_lost;
+      },
+      deadline_ns);
+  return count;
+}
+
+// ------------------------------------------------------------------- Context
+
+Context::Context(Nic& nic, uint32_t id)
+    : nic_(nic), impl_(nic.impl()), id_(id) {}
+
+Context::~Context() {
+  Engine& engine = impl_.engine();
+  {
+    auto lock = impl_.Lock();
+    impl_.control().discovery().WithdrawAll(id_);
+    engine.ForEachLink([&](Link& link) {
+      if (link.context == id_) engine.CloseGracefully(link);
+    });
+  }
+  const auto all_closed = [&] {
+    bool closed = true;
+    engine.ForEachLink([&](Link& link) {
+      if (link.context == id_ && link.carries_data()) closed = false;
+    });
+    return closed;
+  };
+  nic_.WaitUntil(all_closed, nic_.clock().NowNs() + kLingerNs);
+  auto lock = impl_.Lock();
+  engine.DestroyContext(id_);
+}
+
+Aperture Context::Export(std::span<uint8_t> memory, Access rights,
+                         std::optional<LinkId> only) {
+  Aperture aperture;
+  auto lock = impl_.Lock();
+  aperture.name_ = impl_.engine().Export(id_, memory, rights, only);
+  aperture.memory_ = memory;
+  aperture.context_ = this;
+  return aperture;
+}
+
+absl::Status Context::Listen(std::string_view service) {
+  if (service.empty() || service.size() > 255) {
+    return absl::InvalidArgumentError("a service name has 1 to 255 bytes");
+  }
+  auto lock = impl_.Lock();
+  if (!impl_.control().discovery().Offer(std::string(service), id_)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("service \"", service, "\" is already offered here"));
+  }
+  return absl::OkStatus();
+}
+
+void Context::StopListening(std::string_view service) {
+  auto lock = impl_.Lock();
+  impl_.control().discovery().Withdraw(std::string(service), id_);
+}
+
+LinkId Context::StartConnect(std::string_view node, std::string_view service,
+                             std::span<const uint8_t> private_data) {
+  assert(private_data.size() <= Connections::kMaxPrivateBytes);
+  auto lock = impl_.Lock();
+  const LinkId link = impl_.control().connections().Start(
+      id_, std::string(node), std::string(service), private_data, kNever);
+  impl_.engine().Poll(impl_.clock().NowNs());
+  impl_.driver().NoteWork();
+  return link;
+}
+
+absl::StatusOr<LinkId> Context::Connect(std::string_view node,
+                                        std::string_view service,
+                                        std::span<const uint8_t> private_data,
+                                        uint64_t timeout_ns) {
+  if (private_data.size() > Connections::kMaxPrivateBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("connection data has at most ",
+                     Connections::kMaxPrivateBytes, " bytes"));
+  }
+  const uint64_t now_ns = nic_.clock().NowNs();
+  const uint64_t deadline_ns =
+      timeout_ns >= kNever - now_ns ? kNever : now_ns + timeout_ns;
+  Engine& engine = impl_.engine();
+  LinkId id;
+  {
+    auto lock = impl_.Lock();
+    id = impl_.control().connections().Start(id_, std::string(node),
+                                             std::string(service), private_data,
+                                             deadline_ns);
+    // Its outcome is this call's to report, not an event's.
+    engine.FindLink(id)->quiet = true;
+  }
+  LinkEnd end = LinkEnd::kNone;
+  bool up = false;
+  const auto settled = [&] {
+    Link* link = engine.FindLink(id);
+    if (link == nullptr) {
+      end = LinkEnd::kTimedOut;
+      return true;
+    }
+    up = link->carries_data();
+    end = link->end;
+    return link->state != LinkState::kConnecting;
+  };
+  nic_.WaitUntil(settled, kNever);
+  auto lock = impl_.Lock();
+  Link* link = engine.FindLink(id);
+  if (up && link != nullptr) {
+    link->quiet = false;
+    return id;
+  }
+  if (link != nullptr) {
+    engine.EndLink(*link, LinkEnd::kClosedHere, /*tell=*/false);
+    engine.FreeLink(*link);
+  }
+  return ConnectError(end, node, service);
+}
+
+absl::Status Context::Accept(LinkId link,
+                             std::span<const uint8_t> private_data) {
+  if (private_data.size() > Connections::kMaxPrivateBytes) {
+    return absl::InvalidArgumentError("too much connection data");
+  }
+  auto lock = impl_.Lock();
+  if (!impl_.control().connections().Accept(link, private_data)) return Down();
+  impl_.driver().NoteWork();
+  return absl::OkStatus();
+}
+
+void Context::Reject(LinkId link) {
+  auto lock = impl_.Lock();
+  impl_.control().connections().Reject(link);
+}
+
+void Context::Close(LinkId id) {
+  auto lock = impl_.Lock();
+  Engine& engine = impl_.engine();
+  Link* link = engine.FindLink(id);
+  if (link == nullptr || link->context != id_) return;
+  switch (link->state) {
+    case LinkState::kOpen: engine.CloseGracefully(*link); break;
+    case LinkState::kConnecting:
+      engine.EndLink(*link, LinkEnd::kClosedHere, /*tell=*/false);
+      engine.FreeLink(*link);
+      break;
+    case LinkState::kRequested: impl_.control().connections().Reject(id); break;
+    case LinkState::kDown: engine.FreeLink(*link); break;
+    default: break;
+  }
+  impl_.driver().NoteWork();
+}
+
+absl::StatusOr<LinkInfo> Context::Describe(LinkId id) {
+  auto lock = impl_.Lock();
+  Link* link = impl_.engine().FindLink(id);
+  if (link == nullptr || link->context != id_) return Down();
+  LinkInfo info;
+  info.node = link->node;
+  info.service = link->service;
+  info.private_data = link->private_data;
+  info.up = link->state == LinkState::kOpen;
+  info.round_trip_ns = link->smoothed_rtt;
+  info.send_window_frames = std::min<uint32_t>(
+      static_cast<uint32_t>(link->congestion_window), link->peer_credit);
+  info.retransmitted_frames = link->retransmitted_frames;
+  return info;
+}
+
+bool Context::IsUp(LinkId id) {
+  auto lock = impl_.Lock();
+  Link* link = impl_.engine().FindLink(id);
+  return link != nullptr && link->context == id_ &&
+         link->state == LinkState::kOpen;
+}
+
+absl::Status Context::Write(const RemoteAperture& to, uint64_t offset,
+                            std::span<const uint8_t> data,
+                            Completion* completion) {
+  if (!InRange(to.name.length_bytes, offset, data.size())) {
+    return absl::OutOfRangeError("write beyond the peer's aperture");
+  }
+  auto lock = impl_.Lock();
+  if (completion != nullptr) {
+    completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
+  }
+  if (!impl_.engine().Write(to.link, to.name, offset, data, completion)) {
+    return Down();
+  }
+  impl_.driver().NoteWork();
+  return absl::OkStatus();
+}
+
+absl::Status Context::Read(const RemoteAperture& from, uint64_t offset,
+                           std::span<uint8_t> into, Completion* completion) {
+  if (!InRange(from.name.length_bytes, offset, into.size())) {
+    return absl::OutOfRangeError("read beyond the peer's aperture");
+  }
+  auto lock = impl_.Lock();
+  if (completion != nullptr) {
+    completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
+  }
+  if (!impl_.engine().Read(from.link, from.name, offset, into, completion)) {
+    return Down();
+  }
+  impl_.driver().NoteWork();
+  return absl::OkStatus();
+}
+
+absl::Status Context::Flush(LinkId link, Completion* completion) {
+  auto lock = impl_.Lock();
+  if (completion != nullptr) {
+    completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
+  }
+  if (!impl_.engine().Flush(link, completion)) return Down();
+  impl_.driver().NoteWork();
+  return absl::OkStatus();
+}
+
+absl::Status Context::SendMessage(LinkId link,
+                                  std::span<const uint8_t> message) {
+  if (message.size() > kMaxMessageBytes) {
+    return absl::InvalidArgumentError("a message has at most 1 MiB");
+  }
+  auto lock = impl_.Lock();
+  if (!impl_.engine().SendMessage(link, message)) return Down();
+  impl_.driver().NoteWork();
+  return absl::OkStatus();
+}
+
+std::optional<std::vector<uint8_t>> Context::TakeMessage(LinkId link) {
+  auto lock = impl_.Lock();
+  return impl_.engine().TakeMessage(link);
+}
+
+Tripwire Context::Watch(const Aperture& aperture, uint64_t offset,
+                        uint64_t length, Access access, TripwireMode mode,
+                        uint64_t cookie, bool events) {
+  assert(length > 0 &&
+         InRange(aperture.name().length_bytes, offset, length));
+  TripwireEntry entry;
+  entry.context = id_;
+  entry.offset = offset;
+  entry.length = length;
+  entry.access = access;
+  entry.one_shot = mode == TripwireMode::kOneShot;
+  entry.wants_events = events;
+  entry.cookie = cookie;
+  entry.handle = aperture.name().handle;
+  entry.generation = aperture.name().generation;
+  auto lock = impl_.Lock();
+  Tripwire tripwire;
+  tripwire.id_ = impl_.engine().Watch(std::move(entry));
+  tripwire.context_ = this;
+  return tripwire;
+}
+
+Tripwire Context::Watch(const RemoteAperture& aperture, uint64_t offset,
+                        uint64_t length, Access access, TripwireMode mode,
+                        uint64_t cookie, bool events) {
+  assert(length > 0 && InRange(aperture.name.length_bytes, offset, length));
+  TripwireEntry entry;
+  entry.context = id_;
+  entry.offset = offset;
+  entry.length = length;
+  entry.access = access;
+  entry.one_shot = mode == TripwireMode::kOneShot;
+  entry.wants_events = events;
+  entry.cookie = cookie;
+  entry.outbound = true;
+  entry.handle = aperture.name.handle;
+  entry.generation = aperture.name.generation;
+  entry.link = aperture.link;
+  auto lock = impl_.Lock();
+  Tripwire tripwire;
+  tripwire.id_ = impl_.engine().Watch(std::move(entry));
+  tripwire.context_ = this;
+  return tripwire;
+}
+
+bool Context::WaitWord(const Aperture& aperture, uint64_t offset,
+                       uint64_t expected, uint64_t deadline_ns) {
+  assert(InRange(aperture.name().length_bytes, offset, 8));
+  const auto* word =
+      reinterpret_cast<const uint64_t*>(aperture.memory().data() + offset);
+  assert(reinterpret_cast<uintptr_t>(word) % 8 == 0);
+  return nic_.WaitUntil(
+      [&] { return __atomic_load_n(word, __ATOMIC_ACQUIRE) != expected; },
+      deadline_ns);
+}
+
+size_t Context::TakeEvents(std::span<Event> events) {
+  auto lock = impl_.Lock();
+  Engine& engine = impl_.engine();
+  const size_t taken = engine.TakeEvents(id_, events);
+  if (event_fd_ && !engine.HasEvents(id_)) {
+    uint64_t count;
+    [[maybe_unused]] ssize_t n = read(event_fd_.get(), &count, sizeof count);
+  }
+  return taken;
+}
+
+size_t Context::Poll(std::span<Event> events) {
+  const size_t taken = TakeEvents(events);
+  if (taken > 0) return taken;
+  nic_.Poll();
+  return TakeEvents(events);
+}
+
+size_t Context::Wait(std::span<Event> events, uint64_t deadline_ns) {
+  for (;;) {
+    const bool some = nic_.WaitUntil(
+        [&] {
+          // Pairs with the release in Interrupt.
+          return impl_.engine().HasEvents(id_) ||
+                 interrupted_.load(std::memory_order_acquire);
+        },
+        deadline_ns);
+    const size_t taken = TakeEvents(events);
+    const bool interrupted =
+        interrupted_.load(std::memory_order_relaxed) &&
+        interrupted_.exchange(false, std::memory_order_acquire);
+    // A source may turn out to have nothing to tell: its tripwire was removed.
+    if (taken > 0 || !some || interrupted) return taken;
+  }
+}
+
+void Context::Interrupt() {
+  interrupted_.store(true, std::memory_order_release);  // pairs with Wait
+  nic_.Notify();
+}
+
+absl::StatusOr<int> Context::EventFd() {
+  if (!impl_.driver().has_service()) {
+    return absl::FailedPreconditionError(
+        "an event fd needs the NIC's service thread");
+  }
+  auto lock = impl_.Lock();
+  if (!event_fd_) {
+    event_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!event_fd_) return absl::ErrnoToStatus(errno, "eventfd");
+    const auto signal = [](void* argument) {
+      const uint64_t one = 1;
+      [[maybe_unused]] ssize_t n = write(
+          static_cast<Context*>(argument)->event_fd_.get(), &one, sizeof one);
+    };
+    impl_.engine().set_event_signal(id_, signal, this);
+    if (impl_.engine().HasEvents(id_)) signal(this);
+  }
+  return event_fd_.get();
+}
+
+}  // namespace tripwire

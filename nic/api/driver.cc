@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nic/api/driver.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+
+#include "nic/base/futex.h"
+
+namespace tripwire {
+namespace {
+
+// How long nobody may have driven before the service thread takes the watch.
+constexpr uint64_t kWatchNs = kMillisecond;
+constexpr uint64_t kLongestNapNs = 256 * kMillisecond;
+// Ports that cannot wake anybody are looked at this often.
+constexpr uint64_t kBlindPollNs = 200 * kMicrosecond;
+// Spinning gives way to other runnable threads after this, then ever so often.
+constexpr uint64_t kPoliteAfterNs = 10 * kMicrosecond;
+// The service thread stays awake this long after it had something to do.
+constexpr uint64_t kServiceLingerNs = 20 * kMicrosecond;
+
+void Ring(const UniqueFd& fd) {
+  const uint64_t one = 1;
+  // An eventfd that is already at its maximum is readable: nothing is lost.
+  [[maybe_unused]] const ssize_t n = write(fd.get(), &one, sizeof one);
+}
+
+void Silence(const UniqueFd& fd) {
+  uint64_t count;
+  [[maybe_unused]] const ssize_t n = read(fd.get(), &count, sizeof count);
+}
+
+// Returns whether `first` is readable.
+bool PollFds(int first, int second, uint64_t timeout_ns) {
+  pollfd fds[2] = {{first, POLLIN, 0}, {second, POLLIN, 0}};
+  timespec timeout;
+  timeout.tv_sec = static_cast<time_t>(timeout_ns / kSecond);
+  timeout.tv_nsec = static_cast<long>(timeout_ns % kSecond);
+  ppoll(fds, 2, timeout_ns == kNever ? nullptr : &timeout, nullptr);
+  return (fds[0].revents & POLLIN) != 0;
+}
+
+uint64_t Until(uint64_t deadline_ns, uint64_t now_ns) {
+  if (deadline_ns == kNever) return kNever;
+  return deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+}
+
+}  // namespace
+
+Driver::Driver(Engine& engine, Clock& clock, uint64_t max_spin_ns,
+               bool can_block)
+    : engine_(engine),
+      clock_(clock),
+      max_spin_ns_(max_spin_ns),
+      can_block_(can_block) {
+  if (!can_block_) return;
+  doorbells_.reset(epoll_create1(EPOLL_CLOEXEC));
+  sentinel_kick_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  service_kick_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  for (const auto& port : engine_.ports()) {
+    if (port->wake_fd() < 0) {
+      ports_can_wake_ = false;
+      continue;
+    }
+    epoll_event event{};
+    event.events = EPOLLIN;
+    epoll_ctl(doorbells_.get(), EPOLL_CTL_ADD, port->wake_fd(), &event);
+  }
+}
+
+Driver::~Driver() { StopService(); }
+
+void Driver::StartService() {
+  if (!can_block_) return;
+  service_ = std::thread([this] { Service(); });
+}
+
+void Driver::StopService() {
+  if (!service_.joinable()) return;
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  Ring(service_kick_);
+  service_.join();
+}
+
+void Driver::PollOnce(uint64_t now_ns) {
+  engine_.Poll(now_ns);
+  if (engine_.news() != seen_news_) {
+    seen_news_ = engine_.news();
+    WakeReady(false);
+  }
+}
+
+void Driver::WakeReady(bool all) {
+  for (auto it = followers_.begin(); it != followers_.end();) {
+    Waiter* waiter = *it;
+    if (!all && !waiter->ready()) {
+      ++it;
+      continue;
+    }
+    it = followers_.erase(it);
+    // The waiter looks at `woken` without the lock; what it waits for it checks
+    // again with the lock held.
+    waiter->woken.store(1, std::memory_order_release);
+    FutexWakeOne(waiter->woken);
+  }
+  if (sentinel_waiter_ != nullptr && (all || sentinel_waiter_->ready())) {
+    KickSentinel();
+  }
+}
+
+void Driver::KickSentinel() { Ring(sentinel_kick_); }
+void Driver::KickService() { Ring(service_kick_); }
+
+bool Driver::Arm() {
+  for (size_t i = 0; i < engine_.ports().size(); ++i) {
+    if (engine_.ports()[i]->ArmWakeup()) continue;
+    for (size_t j = 0; j < i; ++j) engine_.ports()[j]->DisarmWakeup();
+    return false;
+  }
+  armed_ = true;
+  return true;
+}
+
+void Driver::Disarm() {
+  for (const auto& port : engine_.ports()) port->DisarmWakeup();
+  armed_ = false;
+}
+
+bool Driver::Poll() {
+  std::lock_guard lock(mutex_);
+  const uint64_t now_ns = clock_.NowNs();
+  last_drive_ns_ = now_ns;
+  const bool busy = engine_.Poll(now_ns);
+  if (engine_.news() != seen_news_) {
+    seen_news_ = engine_.news();
+    WakeReady(false);
+  }
+  return busy;
+}
+
+void Driver::Notify() {
+  std::lock_guard lock(mutex_);
+  WakeReady(true);
+}
+
+void Driver::NoteWork() {
+  if (sentinel_ == Sentinel::kNone || driving_ > 0) return;
+  if (engine_.NextDeadline() >= sentinel_until_ns_) return;
+  if (sentinel_ == Sentinel::kService) {
+    KickService();
+  } else {
+    KickSentinel();
+  }
+}
+
+uint64_t Driver::SpinBudgetNs() {
+  return static_cast<uint64_t>(static_cast<double>(max_spin_ns_) *
+                               std::clamp(2 * spin_success_, 0.05, 1.0));
+}
+
+bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns) {
+  std::unique_lock lock(mutex_);
+  if (ready()) return true;
+  if (!can_block_) {
+    while (engine_.Poll(clock_.NowNs()) && !ready()) {
+    }
+    return ready();
+  }
+  ++driving_;
+  const uint64_t start_ns = clock_.NowNs();
+  bool done = Spin(lock, ready, start_ns, deadline_ns);
+  if (max_spin_ns_ > 0) {
+    spin_success_ = 0.9 * spin_success_ + (done ? 0.1 : 0.0);
+  }
+  if (!done) done = Block(lock, ready, deadline_ns);
+  last_drive_ns_ = clock_.NowNs();
+  --driving_;
+  HandOver();
+  return done;
+}
+
+bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
+                  absl::FunctionRef<bool()> ready, uint64_t start_ns,
+                  uint64_t deadline_ns) {
+  // Peers need not ring while somebody looks.
+  if (armed_) Disarm();
+  const uint64_t end_ns = std::min(start_ns + SpinBudgetNs(), deadline_ns);
+  uint64_t now_ns = start_ns;
+  for (uint32_t turn = 1;; ++turn) {
+    PollOnce(now_ns);
+    if (ready()) return true;
+    if (now_ns >= end_ns) return false;
+    lock.unlock();
+    CpuRelax();
+    if (now_ns - start_ns > kPoliteAfterNs && turn % 16 == 0) sched_yield();
+    lock.lock();
+    if (ready()) return true;
+    now_ns = clock_.NowNs();
+  }
+}
+
+bool Driver::Block(std::unique_lock<AdaptiveMutex>& lock,
+                   absl::FunctionRef<bool()> ready, uint64_t deadline_ns) {
+  while (!ready()) {
+    if (clock_.NowNs() >= deadline_ns) return false;
+    // A waiter is woken for its own sake, the service thread only to wake
+    // another; so a waiter takes the watch from it.
+    if (sentinel_ == Sentinel::kWaiter) {
+      SleepAsFollower(lock, ready, deadline_ns);
+    } else {
+      SleepAsSentinel(lock, ready, deadline_ns);
+    }
+  }
+  return true;
+}
+
+void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
+                             absl::FunctionRef<bool()> ready,
+                             uint64_t deadline_ns) {
+  if (sentinel_ == Sentinel::kService) KickService();
+  sentinel_ = Sentinel::kWaiter;
+  engine_.FlushAcks();
+  if (!armed_ && !Arm()) {
+    sentinel_ = Sentinel::kNone;
+    return PollOnce(clock_.NowNs());
+  }
+  Waiter self{ready};
+  sentinel_waiter_ = &self;
+  const uint64_t now_ns = clock_.NowNs();
+  sentinel_until_ns_ = std::min(deadline_ns, engine_.NextDeadline());
+  if (!ports_can_wake_) {
+    sentinel_until_ns_ = std::min(sentinel_until_ns_, now_ns + kBlindPollNs);
+  }
+  ++sleeps_;
+  --driving_;
+  lock.unlock();
+  const bool rung = PollFds(doorbells_.get(), sentinel_kick_.get(),
+                            Until(sentinel_until_ns_, now_ns));
+  lock.lock();
+  ++driving_;
+  sentinel_waiter_ = nullptr;
+  sentinel_ = Sentinel::kNone;
+  if (armed_) Disarm();
+  Silence(sentinel_kick_);
+  if (rung) engine_.ServicePorts();
+  PollOnce(clock_.NowNs());
+}
+
+void Driver::SleepAsFollower(std::unique_lock<AdaptiveMutex>& lock,
+                             absl::FunctionRef<bool()> ready,
+                             uint64_t deadline_ns) {
+  Waiter self{ready};
+  followers_.push_back(&self);
+  ++sleeps_;
+  --driving_;
+  HandOver();  // as far as the ports are concerned, this thread is gone
+  const uint64_t now_ns = clock_.NowNs();
+  lock.unlock();
+  FutexWait(self.woken, 0, Until(deadline_ns, now_ns));
+  lock.lock();
+  ++driving_;
+  followers_.remove(&self);
+  PollOnce(clock_.NowNs());
+}
+
+void Driver::HandOver() {
+  if (driving_ > 0) return;  // that thread will
+  if (sentinel_ == Sentinel::kWaiter) {
+    // We may have disarmed under the sentinel's feet.
+    while (!armed_ && !Arm()) PollOnce(clock_.NowNs());
+    if (engine_.NextDeadline() < sentinel_until_ns_) KickSentinel();
+    return;
+  }
+  if (!followers_.empty()) {
+    Waiter* next = followers_.front();
+    followers_.pop_front();
+    next->woken.store(1, std::memory_order_release);
+    FutexWakeOne(next->woken);
+    return;
+  }
+  if (!has_service()) return;
+  // Asleep for long, and on doorbells that are no longer armed: from now on it is
+  // to nap, so that this is paid once for each busy period.
+  const bool deaf = sentinel_ == Sentinel::kService && !armed_;
+  if (deaf || service_nap_ns_ > 2 * kWatchNs) {
+    sentinel_ = Sentinel::kNone;
+    service_nap_ns_ = kWatchNs;
+    KickService();
+  }
+}
+
+void Driver::Service() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    const uint64_t now_ns = clock_.NowNs();
+    const bool others = driving_ > 0 || sentinel_ == Sentinel::kWaiter ||
+                        now_ns < last_drive_ns_ + kWatchNs;
+    if (others) {
+      ServiceNap(lock);
+    } else {
+      ServiceSleep(lock);
+    }
+  }
+}
+
+void Driver::ServiceNap(std::unique_lock<AdaptiveMutex>& lock) {
+  // The longer somebody else keeps the watch, the longer the nap.
+  service_nap_ns_ = sentinel_ == Sentinel::kWaiter && service_nap_ns_ > 0
+                        ? std::min(service_nap_ns_ * 2, kLongestNapNs)
+                        : kWatchNs;
+  const uint64_t nap_ns = service_nap_ns_;
+  lock.unlock();
+  PollFds(service_kick_.get(), -1, nap_ns);
+  lock.lock();
+  Silence(service_kick_);
+}
+
+void Driver::ServiceSleep(std::unique_lock<AdaptiveMutex>& lock) {
+  service_nap_ns_ = 0;
+  // Stay awake while there is something to do, and a little longer.
+  uint64_t now_ns = clock_.NowNs();
+  uint64_t idle_since_ns = now_ns;
+  do {
+    const uint64_t frames = engine_.counters().rx_frames;
+    PollOnce(now_ns);
+    if (stopping_ || driving_ > 0 || sentinel_ == Sentinel::kWaiter) return;
+    if (engine_.counters().rx_frames != frames) idle_since_ns = now_ns;
+    lock.unlock();
+    CpuRelax();
+    lock.lock();
+    now_ns = clock_.NowNs();
+  } while (max_spin_ns_ > 0 && now_ns < idle_since_ns + kServiceLingerNs);
+  if (stopping_ || driving_ > 0 || sentinel_ == Sentinel::kWaiter) return;
+  engine_.FlushAcks();
+  if (!armed_ && !Arm()) return;
+  sentinel_ = Sentinel::kService;
+  sentinel_until_ns_ = engine_.NextDeadline();
+  if (!ports_can_wake_) {
+    sentinel_until_ns_ = std::min(sentinel_until_ns_, now_ns + kBlindPollNs);
+  }
+  ++sleeps_;
+  const uint64_t timeout_ns = Until(sentinel_until_ns_, now_ns);
+  lock.unlock();
+  const bool rung =
+      PollFds(doorbells_.get(), service_kick_.get(), timeout_ns);
+  lock.lock();
+  Silence(service_kick_);
+  if (sentinel_ == Sentinel::kService) {
+    sentinel_ = Sentinel::kNone;
+    if (armed_) Disarm();
+  }
+  if (rung) engine_.ServicePorts();
+}
+
+}  // namespace tripwire

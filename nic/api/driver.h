@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_API_DRIVER_H_
+#define TRIPWIRE_NIC_API_DRIVER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "nic/base/adaptive_mutex.h"
+#include "nic/base/clock.h"
+#include "nic/base/fd.h"
+#include "nic/datapath/engine.h"
+
+namespace tripwire {
+
+// Who runs the engine, and who sleeps (docs/threads.md tells it at length).
+//
+// Any thread that waits drives: it takes the lock, polls, looks whether what it
+// waits for has come, and lets go. After its spin budget it blocks. One blocked
+// thread, the sentinel, sleeps on the ports' doorbells, armed; the others sleep
+// each on its own futex until whoever drives finds them ready. The service thread
+// is sentinel only when no waiter is; while others drive it naps on a timer, so
+// that a busy program never pays for waking it.
+//
+// Thread safety: everything may be called from any thread; `mutex()` guards the
+// engine.
+// Invariants (under the lock):
+//  1. If a thread is blocked, then a sentinel sleeps with the ports armed, or some
+//     thread is driving, or the service thread looks again within kWatchNs.
+//  2. Ports are armed only while a sentinel sleeps.
+class Driver {
+ public:
+  // `can_block` is false on a clock that does not move by itself: WaitUntil then
+  // polls until nothing more happens.
+  Driver(Engine& engine, Clock& clock, uint64_t max_spin_ns, bool can_block);
+  ~Driver();
+
+  void StartService();
+  void StopService();
+  bool has_service() const { return service_.joinable(); }
+
+  AdaptiveMutex& mutex() { return mutex_; }
+
+  bool Poll();
+  bool WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+  // Lets every blocked thread look again.
+  void Notify();
+  // After an operation issued under the lock: makes sure the sentinel will wake
+  // for its timers.
+  void NoteWork();
+
+  uint64_t sleeps() const { return sleeps_; }
+
+ private:
+  struct Waiter {
+    absl::FunctionRef<bool()> ready;
+    std::atomic<uint32_t> woken{0};
+  };
+  enum class Sentinel : uint8_t { kNone, kWaiter, kService };
+
+  void PollOnce(uint64_t now_ns);
+  void WakeReady(bool all);
+  bool Arm();
+  void Disarm();
+  uint64_t SpinBudgetNs();
+  bool Spin(std::unique_lock<AdaptiveMutex>& lock,
+            absl::FunctionRef<bool()> ready, uint64_t start_ns,
+            uint64_t deadline_ns);
+  bool Block(std::unique_lock<AdaptiveMutex>& lock,
+             absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+  void SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
+                       absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+  void SleepAsFollower(std::unique_lock<AdaptiveMutex>& lock,
+                       absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+  // Leaves driving: somebody must watch the ports if anybody still waits.
+  void HandOver();
+  void KickSentinel();
+  void KickService();
+
+  void Service();
+  void ServiceNap(std::unique_lock<AdaptiveMutex>& lock);
+  void ServiceSleep(std::unique_lock<AdaptiveMutex>& lock);
+
+  Engine& engine_;
+  Clock& clock_;
+  const uint64_t max_spin_ns_;
+  const bool can_block_;
+  bool ports_can_wake_ = true;
+
+  AdaptiveMutex mutex_;
+  UniqueFd doorbells_;      // epoll: all ports
+  UniqueFd sentinel_kick_;  // eventfds
+  UniqueFd service_kick_;
+
+  Sentinel sentinel_ = Sentinel::kNone;
+  Waiter* sentinel_waiter_ = nullptr;
+  uint64_t sentinel_until_ns_ = kNever;
+  bool armed_ = false;
+  std::list<Waiter*> followers_;
+  uint32_t driving_ = 0;        // threads in WaitUntil that are not blocked
+  uint64_t last_drive_ns_ = 0;  // by anyone but the service thread
+  uint64_t seen_news_ = 0;
+  double spin_success_ = 1.0;
+  uint64_t sleeps_ = 0;
+
+  std::thread service_;
+  bool stopping_ = false;
+  uint64_t service_nap_ns_ = 0;  // how long the service thread naps; 0: it does not
+};
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_API_DRIVER_H_

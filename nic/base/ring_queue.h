@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_BASE_RING_QUEUE_H_
+#define TRIPWIRE_NIC_BASE_RING_QUEUE_H_
+
+#include <bit>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+namespace tripwire {
+
+// A queue in one growing power-of-two array: unlike std::deque it allocates
+// nothing in steady state. Not thread-safe. Elements are reset when popped.
+template <typename T>
+class RingQueue {
+ public:
+  bool empty() const { return size_ == 0; }
+  size_t size() const { return size_; }
+  // REQUIRES: i < size(); 0 is the oldest.
+  T& operator[](size_t i) { return slots_[(head_ + i) & (slots_.size() - 1)]; }
+  const T& operator[](size_t i) const {
+    return slots_[(head_ + i) & (slots_.size() - 1)];
+  }
+  T& front() { return (*this)[0]; }
+  T& back() { return (*this)[size_ - 1]; }
+
+  void push_back(T value) {
+    if (size_ == slots_.size()) Grow();
+    ++size_;
+    back() = std::move(value);
+  }
+  void pop_front() {
+    front() = T{};
+    head_ = (head_ + 1) & (slots_.size() - 1);
+    --size_;
+  }
+  void clear() {
+    while (!empty()) pop_front();
+  }
+
+ private:
+  void Grow() {
+    std::vector<T> larger(slots_.empty() ? 4 : slots_.size() * 2);
+    for (size_t i = 0; i < size_; ++i) larger[i] = std::move((*this)[i]);
+    slots_ = std::move(larger);
+    head_ = 0;
+  }
+  std::vector<T> slots_;
+  size_t head_ = 0;
+  size_t size_ = 0;
+};
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_BASE_RING_QUEUE_H_

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nic/datapath/engine.h"
+
+#include <algorithm>
+#include <array>
+
+namespace tripwire {
+namespace {
+
+constexpr size_t kBurst = 32;
+// How often a busy engine gives its ports time for joins and departures.
+constexpr uint64_t kServiceNs = 5 * kMillisecond;
+// Early frames held for all links together; they are the ports' buffers.
+constexpr uint32_t kMaxHeldFrames = 2048;
+constexpr uint16_t kPressedCredit = 32;
+
+}  // namespace
+
+Engine::Engine(EngineOptions options, Clock& clock, Random& random,
+               std::vector<std::unique_ptr<Port>> ports)
+    : options_(options),
+      clock_(clock),
+      random_(random),
+      ports_(std::move(ports)) {}
+
+Engine::~Engine() {
+  for (auto& link : links_) {
+    if (link != nullptr) DropEarly(*link);
+  }
+}
+
+bool Engine::Poll(uint64_t now_ns) {
+  now_ns_ = now_ns;
+  ++counters_.polls;
+  bool busy = ReceiveBursts();
+  busy |= RunTimers();
+  busy |= ServeLinks();
+  return busy;
+}
+
+uint64_t Engine::NextDeadline() const {
+  const uint64_t timer = timers_.empty() ? kNever : timers_.top().first;
+  return std::min({timer, control_at_, service_at_});
+}
+
+bool Engine::ReceiveBursts() {
+  if (now_ns_ >= service_at_) {
+    service_at_ = kNever;
+    for (auto& port : ports_) {
+      service_at_ = std::min(service_at_, port->Service(now_ns_));
+    }
+  }
+  bool busy = false;
+  std::array<Frame, kBurst> burst;
+  for (size_t port = 0; port < ports_.size(); ++port) {
+    const size_t received = ports_[port]->Receive(burst);
+    if (received == 0) continue;
+    busy = true;
+    size_t kept = 0;
+    for (size_t i = 0; i < received; ++i) {
+      counters_.rx_frames += 1;
+      counters_.rx_bytes += burst[i].length_bytes;
+      OnFrame(port, burst[i]);
+      // A frame that came early now belongs to its link.
+      if (burst[i].data != nullptr) burst[kept++] = burst[i];
+    }
+    if (kept > 0) {
+      ports_[port]->Release(std::span<const Frame>(burst.data(), kept));
+    }
+  }
+  // A busy engine is not woken by its ports, so it looks now and then.
+  if (busy) service_at_ = std::min(service_at_, now_ns_ + kServiceNs);
+  return busy;
+}
+
+void Engine::OnFrame(size_t port, Frame& frame) {
+  wire::FrameView view;
+  switch (wire::Parse({frame.data, frame.length_bytes}, &view)) {
+    case wire::ParseResult::kOk: break;
+    case wire::ParseResult::kNotOurs: return;
+    case wire::ParseResult::kMalformed: ++counters_.drop_malformed; return;
+    case wire::ParseResult::kBadChecksum: ++counters_.drop_checksum; return;
+  }
+  const MacAddress& mine = ports_[port]->info().mac;
+  if (!std::equal(mine.bytes.begin(), mine.bytes.end(),
+                  view.ethernet->destination) &&
+      !(view.ethernet->destination[0] & 1)) {
+    return;  // a promiscuous or flooding medium: somebody else's frame
+  }
+  if (wire::IsControl(view.type())) {
+    if (control_ != nullptr) control_->OnControlFrame(port, frame.path, view);
+    return;
+  }
+  if (view.type() == wire::kReset) return OnReset(view);
+
+  const uint32_t named = view.header->link.get();
+  const uint32_t epoch = view.header->epoch.get();
+  Link* link = FindLink(LinkId{named});
+  const bool known = link != nullptr && link->epoch == epoch;
+  if (!known || link->state == LinkState::kDown) {
+    // The sender believes in a link that is no more: tell it.
+    if (known || link == nullptr) {
+      ++counters_.drop_unknown_link;
+    } else {
+      ++counters_.drop_epoch;
+    }
+    SendReset(port, frame.path, view.source(), 0, 0, named, epoch);
+    return;
+  }
+  if (!link->carries_data()) return;  // its ACCEPT is still on the way
+  if (link->checksum && !view.has(wire::kChecksummed)) {
+    ++counters_.drop_malformed;
+    return;
+  }
+  // Where a link's frames come from is where its answers go: the peer may have
+  // joined anew on another path.
+  link->port = port;
+  link->path = frame.path;
+  link->heard_ns = now_ns_;
+  link->probes = 0;
+  ApplyAck(*link, view);
+  if (!link->carries_data()) return;  // that was the end of its closing
+  if (wire::IsSequenced(view.type())) {
+    if (view.has(wire::kAckRequested)) link->ack_requested = true;
+    OnSequenced(*link, frame, view);
+  } else {
+    OnAck(*link, view);
+  }
+}
+
+uint16_t Engine::Credit() const {
+  return held_frames_ < kMaxHeldFrames / 2 ? kWindowFrames : kPressedCredit;
+}
+
+void Engine::Schedule(Link& link) {
+  const uint64_t due =
+      std::min({link.retransmit_at, link.ack_at, link.probe_at});
+  if (due >= link.scheduled_at) return;
+  link.scheduled_at = due;
+  timers_.emplace(due, link.id.value);
+}
+
+bool Engine::RunTimers() {
+  bool busy = false;
+  if (control_ != nullptr && now_ns_ >= control_at_) {
+    control_at_ = control_->OnTime(now_ns_);
+  }
+  while (!timers_.empty() && timers_.top().first <= now_ns_) {
+    const auto [due, id] = timers_.top();
+    timers_.pop();
+    Link* link = FindLink(LinkId{id});
+    // Entries are not removed when a timer moves; only the latest one counts.
+    if (link == nullptr || link->scheduled_at != due) continue;
+    link->scheduled_at = kNever;
+    RunLinkTimers(*link);
+    if (link->carries_data()) Schedule(*link);
+    busy = true;
+  }
+  return busy;
+}
+
+void Engine::RunLinkTimers(Link& link) {
+  if (!link.carries_data()) return;
+  if (now_ns_ >= link.ack_at) {
+    link.ack_at = kNever;
+    if (link.unacknowledged > 0) SendAck(link, Ring::kQuietly, false);
+  }
+  if (now_ns_ >= link.retransmit_at) OnRetransmitTimer(link);
+  if (now_ns_ < link.probe_at) return;
+  const uint64_t silent_ns = now_ns_ - std::min(now_ns_, link.heard_ns);
+  // Silence counts only while we were asking: a NIC that was not polled for a
+  // while must not blame its peers.
+  if (silent_ns >= options_.peer_timeout_ns && link.probes >= 3) {
+    return EndLink(link, LinkEnd::kTimedOut);
+  }
+  if (silent_ns >= options_.keepalive_ns) {
+    ++link.probes;
+    SendAck(link, Ring::kDoorbell, true);
+    link.probe_at = now_ns_ + options_.keepalive_ns;
+  } else {
+    link.probe_at = link.heard_ns + options_.keepalive_ns;
+  }
+}
+
+void Engine::MarkReady(Link& link) {
+  if (link.ready) return;
+  link.ready = true;
+  ready_.push_back(link.id);
+}
+
+bool Engine::ServeLinks() {
+  if (ready_.empty()) return false;
+  serving_.swap(ready_);
+  for (LinkId id : serving_) {
+    Link* link = FindLink(id);
+    if (link == nullptr) continue;
+    link->ready = false;
+    if (!link->carries_data()) continue;
+    Pump(*link);  // its frames carry the acknowledgement, if it sends any
+    if (link->unacknowledged == 0 && !link->ack_now) continue;
+    if (link->ack_requested || link->ack_now ||
+        link->unacknowledged >= kWindowFrames / 8) {
+      SendAck(*link, Ring::kDoorbell, false);
+    }
+  }
+  serving_.clear();
+  return true;
+}
+
+void Engine::FlushAcks() {
+  for (LinkId id : delayed_acks_) {
+    Link* link = FindLink(id);
+    if (link == nullptr) continue;
+    link->ack_delayed = false;
+    if (link->carries_data() && link->unacknowledged > 0) {
+      SendAck(*link, Ring::kQuietly, false);
+    }
+  }
+  delayed_acks_.clear();
+}
+
+void Engine::SendControl(size_t port, PathId path, const MacAddress& to,
+                         uint8_t type, uint32_t link, uint32_t epoch,
+                         std::span<const uint8_t> body) {
+  Port& out = *ports_[port];
+  if (body.size() > out.info().max_frame_bytes - wire::kHeaderBytes -
+                        wire::kChecksumBytes) {
+    return;  // callers keep bodies small; a tiny medium cannot carry them
+  }
+  Frame frame;
+  if (out.Allocate({&frame, 1}) == 0) {
+    ++counters_.drop_no_buffer;
+    return;
+  }
+  auto* ethernet = reinterpret_cast<wire::EthernetHeader*>(frame.data);
+  std::copy_n(to.bytes.begin(), 6, ethernet->destination);
+  std::copy_n(out.info().mac.bytes.begin(), 6, ethernet->source);
+  std::copy_n(wire::kEtherType, 2, ethernet->ether_type);
+  auto* header = reinterpret_cast<wire::FrameHeader*>(
+      frame.data + sizeof(wire::EthernetHeader));
+  *header = wire::FrameHeader{};
+  header->version = wire::kVersion;
+  header->type = type;
+  header->flags = 0;
+  header->link = link;
+  header->epoch = epoch;
+  header->sequence = 0;
+  header->acknowledged = 0;
+  header->credit = 0;
+  std::copy(body.begin(), body.end(), frame.data + wire::kHeaderBytes);
+  frame.length_bytes = wire::Seal(frame.data, body.size(), true);
+  if (out.Transmit(path, {&frame, 1}) == 0) {
+    out.Release({&frame, 1});
+    return;
+  }
+  ++counters_.tx_frames;
+  counters_.tx_bytes += frame.length_bytes;
+}
+
+}  // namespace tripwire

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_DATAPATH_ENGINE_H_
+#define TRIPWIRE_NIC_DATAPATH_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <queue>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "nic/base/clock.h"
+#include "nic/base/random.h"
+#include "nic/base/ring_queue.h"
+#include "nic/datapath/aperture_table.h"
+#include "nic/datapath/copy_pool.h"
+#include "nic/datapath/counters.h"
+#include "nic/datapath/link.h"
+#include "nic/datapath/tripwire_table.h"
+#include "nic/datapath/types.h"
+#include "nic/port/port.h"
+#include "nic/wire/parse.h"
+
+namespace tripwire {
+
+// What the engine hands upwards: frames outside links, and the beginnings and
+// ends of links.
+class ControlPlane {
+ public:
+  virtual ~ControlPlane() = default;
+  virtual void OnControlFrame(size_t port, PathId path,
+                              const wire::FrameView& view) = 0;
+  // `link` ended: its context, if told, hears of it by an event.
+  virtual void OnLinkEnded(Link& link) = 0;
+  virtual uint64_t OnTime(uint64_t now_ns) = 0;  // returns its next deadline
+};
+
+struct EngineOptions {
+  uint64_t keepalive_ns = kSecond;
+  uint64_t peer_timeout_ns = 6 * kSecond;
+  bool go_back_n = false;
+  bool checksum = true;
+};
+
+// The NIC itself: ports in, memory and events out. Everything a frame can cause
+// happens here, on one thread at a time, with time and randomness from outside.
+//
+// Thread safety: none; the owner serialises all calls (nic/api holds one lock).
+// Invariants:
+//  1. Frames of a link are delivered once each, in sequence.
+//  2. Nothing from a frame reaches memory except through ApertureTable::Check or
+//     a read of ours that is outstanding.
+//  3. Tripwires fire after the bytes of their access are stored (release).
+class Engine {
+ public:
+  Engine(EngineOptions options, Clock& clock, Random& random,
+         std::vector<std::unique_ptr<Port>> ports);
+  ~Engine();
+  Engine(const Engine&) = delete;
+
+  void set_control(ControlPlane* control) { control_ = control; }
+
+  // One turn: receives a burst from each port, delivers it, acknowledges, sends
+  // what there is room for, and runs due timers. Returns whether anything
+  // happened.
+  bool Poll(uint64_t now_ns);
+  uint64_t NextDeadline() const;
+  // Before a sleep: says what was put off (delayed acknowledgements), without
+  // waking peers for it.
+  void FlushAcks();
+  // A port's wake_fd was readable: let the ports do their slow work at once.
+  void ServicePorts() { service_at_ = 0; }
+  // The control plane has something to do now.
+  void WakeControl() { control_at_ = 0; }
+  // Changes whenever memory, a completion or an event may have changed.
+  uint64_t news() const { return news_; }
+
+  // --- Contexts and apertures ----------------------------------------------
+  uint32_t CreateContext();
+  void DestroyContext(uint32_t context);
+  ApertureName Export(uint32_t context, std::span<uint8_t> memory,
+                      Access rights, std::optional<LinkId> only);
+  void Revoke(uint32_t context, const ApertureName& name);
+
+  // --- Operations (see Context in nic/api/context.h) -----------------------
+  bool Write(LinkId link, const ApertureName& to, uint64_t offset,
+             std::span<const uint8_t> data, Completion* completion);
+  bool Read(LinkId link, const ApertureName& from, uint64_t offset,
+            std::span<uint8_t> into, Completion* completion);
+  bool Flush(LinkId link, Completion* completion);
+  bool SendMessage(LinkId link, std::span<const uint8_t> message);
+  std::optional<std::vector<uint8_t>> TakeMessage(LinkId link);
+
+  // --- Tripwires ------------------------------------------------------------
+  uint32_t Watch(TripwireEntry entry);  // REQUIRES: a range of a live aperture
+  void Unwatch(uint32_t tripwire);
+  void Arm(uint32_t tripwire);
+  bool ArmIfEqual(uint32_t tripwire, uint64_t expected);
+  bool Disarm(uint32_t tripwire);
+  const TripwireEntry& tripwire(uint32_t id) const { return *tripwires_[id]; }
+
+  // --- Events ---------------------------------------------------------------
+  size_t TakeEvents(uint32_t context, std::span<Event> events);
+  bool HasEvents(uint32_t context) const;
+  // For event fds: the queue went from empty to not empty.
+  void set_event_signal(uint32_t context, void (*signal)(void*), void* argument);
+
+  // --- Links, for the control plane ----------------------------------------
+  Link& NewLink(uint32_t context);
+  Link* FindLink(LinkId id);
+  void OpenLink(Link& link);  // from kConnecting or kRequested; starts its timers
+  // Ends the link now: fails what is outstanding, tells the context (unless
+  // `tell` is false) and frees held frames.
+  void EndLink(Link& link, LinkEnd why, bool tell = true);
+  void FreeLink(Link& link);
+  void CloseGracefully(Link& link);
+  void Tell(Link& link);      // puts the link's news on its context's queue
+  void Schedule(Link& link);  // its timers changed
+  template <typename F>
+  void ForEachLink(F f) {
+    for (auto& link : links_) {
+      if (link != nullptr && link->state != LinkState::kFree) f(*link);
+    }
+  }
+
+  // --- Frames, for the control plane ---------------------------------------
+  // Sends one control frame with this body. Lost if the port has no room.
+  void SendControl(size_t port, PathId path, const MacAddress& to,
+                   uint8_t type, uint32_t link, uint32_t epoch,
+                   std::span<const uint8_t> body);
+  void SendReset(size_t port, PathId path, const MacAddress& to,
+                 uint32_t remote_link, uint32_t remote_epoch,
+                 uint32_t named_link, uint32_t named_epoch);
+
+  std::span<const std::unique_ptr<Port>> ports() const { return ports_; }
+  Clock& clock() { return clock_; }
+  Random& random() { return random_; }
+  const EngineOptions& options() const { return options_; }
+  NicCounters& counters() { return counters_; }
+
+ private:
+  struct ContextState {
+    bool live = false;
+    ApertureTable apertures;
+    RingQueue<uint64_t> events;  // sources with something to tell, oldest first
+    void (*signal)(void*) = nullptr;
+    void* signal_argument = nullptr;
+  };
+  enum class Delivery { kTaken, kNoRoom };
+
+  // engine.cc
+  bool ReceiveBursts();
+  void OnFrame(size_t port, Frame& frame);
+  bool RunTimers();
+  void RunLinkTimers(Link& link);
+  bool ServeLinks();
+  uint16_t Credit() const;
+
+  // receive.cc
+  void OnSequenced(Link& link, Frame& frame, const wire::FrameView& view);
+  void DrainEarly(Link& link);
+  void NoteReceived(Link& link);
+  Delivery Deliver(Link& link, const wire::FrameView& view);
+  void DropEarly(Link& link);
+
+  // send.cc
+  bool Enqueue(Link& link, SendOp op);
+  void Pump(Link& link);
+  bool MaySend(const Link& link, uint64_t sequence, uint32_t more) const;
+  bool PumpLost(Link& link);
+  bool PumpNew(Link& link);
+  bool TransmitBurst(Link& link, std::span<Frame> frames, size_t* sent);
+  uint32_t SegmentBytes(const Link& link, const SendOp& op,
+                        uint64_t offset) const;
+  uint32_t BuildFrame(Link& link, SendOp& op, uint64_t sequence,
+                      uint64_t offset, uint32_t length, bool ack_requested,
+                      uint8_t* out);
+  void OnTransmitted(Link& link, SendOp& op);
+  void FillHeaders(const Link& link, uint8_t type, uint16_t flags,
+                   uint64_t sequence, uint8_t* out) const;
+  void NoteAckSent(Link& link);
+  uint64_t Acknowledged(const Link& link) const;
+
+  // loss.cc
+  void ApplyAck(Link& link, const wire::FrameView& view);
+  void ApplyCompletion(Link& link);
+  void CompleteOps(Link& link, uint64_t acked);
+  void DetectLosses(Link& link, uint64_t newest_transmission);
+  void OnCongestion(Link& link, bool timeout);
+  void OnRetransmitTimer(Link& link);
+  void SetRetransmitTimer(Link& link);
+
+  // one file each: frame_*.cc
+  void OnAck(Link& link, const wire::FrameView& view);
+  void SendAck(Link& link, Ring ring, bool ask);
+  void OnReset(const wire::FrameView& view);
+  void OnWrite(Link& link, const wire::FrameView& view);
+  Delivery OnReadRequest(Link& link, const wire::FrameView& view);
+  void OnReadResponse(Link& link, const wire::FrameView& view);
+  Delivery OnFlushRequest(Link& link, const wire::FrameView& view);
+  void OnFlushResponse(Link& link, const wire::FrameView& view);
+  void OnOpError(Link& link, const wire::FrameView& view);
+  void Refuse(Link& link, uint64_t sequence, OpStatus status);
+  Delivery OnMessage(Link& link, const wire::FrameView& view);
+  void OnClose(Link& link);
+  void OnClosed(Link& link);
+
+  // engine_events.cc
+  void Touch(uint32_t tripwire, Access access);
+  void FireOutbound(Link& link, Access access, uint32_t handle,
+                    uint32_t generation, uint64_t offset, uint64_t length);
+  void PushSource(uint32_t context, uint64_t source);
+  void TellTripwire(uint32_t id);
+  bool TakeLinkEvent(Link& link, Event* event);
+  void FailOp(Link& link, OpStatus status);
+  void Finish(Completion* completion, OpStatus status);
+  void MarkReady(Link& link);
+
+  const EngineOptions options_;
+  Clock& clock_;
+  Random& random_;
+  std::vector<std::unique_ptr<Port>> ports_;
+  ControlPlane* control_ = nullptr;
+  NicCounters counters_;
+  uint64_t news_ = 0;
+  uint64_t now_ns_ = 0;
+  uint64_t service_at_ = 0;
+  uint64_t control_at_ = 0;
+  uint64_t tripwires_made_ = 0;
+  uint32_t held_frames_ = 0;  // early frames, all links
+
+  std::vector<std::unique_ptr<ContextState>> contexts_;
+  std::vector<std::unique_ptr<Link>> links_;
+  std::vector<uint32_t> free_links_;
+  std::vector<std::unique_ptr<TripwireEntry>> tripwires_;
+  std::vector<uint32_t> free_tripwires_;
+  CopyPool copies_;
+
+  // Links with frames to send or acknowledgements due at the end of this turn.
+  std::vector<LinkId> ready_;
+  std::vector<LinkId> serving_;
+  std::vector<LinkId> delayed_acks_;
+  using TimerEntry = std::pair<uint64_t, uint32_t>;  // deadline, link id value
+  std::priority_queue<TimerEntry, std::vector<TimerEntry>, std::greater<>>
+      timers_;
+  // (remote link, remote epoch) -> ours, to place resets.
+  absl::flat_hash_map<uint64_t, LinkId> by_remote_;
+};
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_DATAPATH_ENGINE_H_

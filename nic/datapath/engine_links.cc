@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The engine's contexts and links: making, finding, opening and ending them.
+#include "nic/datapath/engine.h"
+
+namespace tripwire {
+namespace {
+
+// A link id is a slot and how often the slot was used, so that the id of an
+// ended link names nothing.
+constexpr uint32_t kSlotBits = 20;
+constexpr uint32_t kSlotMask = (1u << kSlotBits) - 1;
+
+}  // namespace
+
+uint32_t Engine::CreateContext() {
+  for (uint32_t id = 0; id < contexts_.size(); ++id) {
+    if (!contexts_[id]->live) {
+      *contexts_[id] = ContextState{};
+      contexts_[id]->live = true;
+      return id;
+    }
+  }
+  contexts_.push_back(std::make_unique<ContextState>());
+  contexts_.back()->live = true;
+  return static_cast<uint32_t>(contexts_.size() - 1);
+}
+
+void Engine::DestroyContext(uint32_t context) {
+  now_ns_ = clock_.NowNs();
+  for (size_t slot = 0; slot < links_.size(); ++slot) {
+    Link* link = links_[slot].get();
+    if (link->state == LinkState::kFree || link->context != context) continue;
+    // The memory of operations under way goes with the context: cut, do not
+    // linger.
+    if (link->carries_data()) {
+      SendReset(link->port, link->path, link->remote_mac, link->remote_link,
+                link->remote_epoch, link->id.value, link->epoch);
+    }
+    if (link->state != LinkState::kDown) {
+      EndLink(*link, LinkEnd::kClosedHere, /*tell=*/false);
+    }
+    if (link->state != LinkState::kFree) FreeLink(*link);
+  }
+  for (uint32_t id = 0; id < tripwires_.size(); ++id) {
+    if (tripwires_[id] != nullptr && tripwires_[id]->context == context) {
+      Unwatch(id);
+    }
+  }
+  *contexts_[context] = ContextState{};
+}
+
+ApertureName Engine::Export(uint32_t context, std::span<uint8_t> memory,
+                            Access rights, std::optional<LinkId> only) {
+  return contexts_[context]->apertures.Export(memory, rights, only);
+}
+
+void Engine::Revoke(uint32_t context, const ApertureName& name) {
+  contexts_[context]->apertures.Revoke(name.handle, name.generation);
+}
+
+Link& Engine::NewLink(uint32_t context) {
+  uint32_t slot;
+  if (free_links_.empty()) {
+    slot = static_cast<uint32_t>(links_.size());
+    links_.push_back(std::make_unique<Link>());
+    links_.back()->id = LinkId{slot};
+  } else {
+    slot = free_links_.back();
+    free_links_.pop_back();
+  }
+  Link& link = *links_[slot];
+  const LinkId id{link.id.value + (1u << kSlotBits)};
+  link = Link{};
+  link.id = id;
+  link.context = context;
+  do {
+    link.epoch = random_.Next32();
+  } while (link.epoch == 0);
+  return link;
+}
+
+Link* Engine::FindLink(LinkId id) {
+  const uint32_t slot = id.value & kSlotMask;
+  if (slot >= links_.size()) return nullptr;
+  Link* link = links_[slot].get();
+  if (link->id != id || link->state == LinkState::kFree) return nullptr;
+  return link;
+}
+
+void Engine::OpenLink(Link& link) {
+  now_ns_ = clock_.NowNs();
+  link.state = LinkState::kOpen;
+  link.heard_ns = now_ns_;
+  link.probe_at = now_ns_ + options_.keepalive_ns;
+  by_remote_[(uint64_t{link.remote_link} << 32) | link.remote_epoch] = link.id;
+  ++counters_.links_up;
+  Schedule(link);
+}
+
+void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
+  if (link.state == LinkState::kFree || link.state == LinkState::kDown) return;
+  const bool was_open = link.carries_data();
+  const bool closing = link.state == LinkState::kClosing;
+  link.state = LinkState::kDown;
+  link.end = why;
+  if (was_open) {
+    if (why != LinkEnd::kClosedHere && why != LinkEnd::kClosedByPeer) {
+      ++counters_.links_lost;
+    }
+    auto it = by_remote_.find((uint64_t{link.remote_link} << 32) |
+                              link.remote_epoch);
+    if (it != by_remote_.end() && it->second == link.id) by_remote_.erase(it);
+  }
+  DropEarly(link);
+  for (; !link.ops.empty(); link.ops.pop_front(), ++link.first_op) {
+    SendOp& op = link.ops.front();
+    copies_.Give(op.copy);
+    if (op.type == wire::kReadRequest || op.type == wire::kFlushRequest) {
+      if (op.transmitted) continue;  // its Completion is with the awaited reply
+    }
+    Finish(op.completion, OpStatus::kLinkLost);
+  }
+  auto awaited = std::move(link.awaited);
+  link.awaited.clear();
+  for (auto& [sequence, reply] : awaited) {
+    Finish(reply.completion, OpStatus::kLinkLost);
+  }
+  for (auto& tripwire : tripwires_) {
+    if (tripwire != nullptr && tripwire->outbound && tripwire->link == link.id) {
+      tripwire->link_lost = true;
+    }
+  }
+  link.outbound.clear();
+  link.touched.clear();
+  link.message.clear();
+  if (control_ != nullptr) control_->OnLinkEnded(link);
+  ++news_;
+  if (closing) {
+    FreeLink(link);
+  } else if (tell) {
+    link.tell_down = true;
+    Tell(link);
+  }
+}
+
+void Engine::FreeLink(Link& link) {
+  link.state = LinkState::kFree;
+  link.inbox.clear();
+  free_links_.push_back(link.id.value & kSlotMask);
+}
+
+}  // namespace tripwire

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nic/datapath/engine.h"
+
+namespace tripwire {
+namespace {
+
+constexpr size_t kMaxQueuedAnswers = 4096;  // see frame_read.cc
+
+}  // namespace
+
+bool Engine::Flush(LinkId id, Completion* completion) {
+  Link* link = FindLink(id);
+  if (link == nullptr || link->state != LinkState::kOpen) return false;
+  now_ns_ = clock_.NowNs();
+  SendOp op;
+  op.type = wire::kFlushRequest;
+  op.completion = completion;
+  return Enqueue(*link, std::move(op));
+}
+
+// Delivery is in order, so everything before the request is placed by now.
+Engine::Delivery Engine::OnFlushRequest(Link& link,
+                                        const wire::FrameView& view) {
+  if (link.ops.size() >= kMaxQueuedAnswers) return Delivery::kNoRoom;
+  SendOp op;
+  op.type = wire::kFlushResponse;
+  op.operation = view.sequence();
+  link.ops.push_back(std::move(op));
+  MarkReady(link);
+  return Delivery::kTaken;
+}
+
+void Engine::OnFlushResponse(Link& link, const wire::FrameView& view) {
+  auto it = link.awaited.find(
+      view.body<wire::FlushResponsePayload>().operation.get());
+  if (it == link.awaited.end() || it->second.type != wire::kFlushRequest) {
+    return;
+  }
+  Completion* completion = it->second.completion;
+  link.awaited.erase(it);
+  Finish(completion, OpStatus::kOk);
+}
+
+}  // namespace tripwire

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <atomic>
+
+#include "nic/datapath/engine.h"
+#include "nic/datapath/place.h"
+
+namespace tripwire {
+namespace {
+
+// Answers one link may have queued here; beyond that its requests wait, so a peer
+// cannot make this side remember without bound.
+constexpr size_t kMaxQueuedAnswers = 4096;
+
+}  // namespace
+
+bool Engine::Read(LinkId id, const ApertureName& from, uint64_t offset,
+                  std::span<uint8_t> into, Completion* completion) {
+  Link* link = FindLink(id);
+  if (link == nullptr || link->state != LinkState::kOpen) return false;
+  now_ns_ = clock_.NowNs();
+  SendOp op;
+  op.type = wire::kReadRequest;
+  op.handle = from.handle;
+  op.generation = from.generation;
+  op.offset = offset;
+  op.length = into.size();
+  op.read_into = into.data();
+  op.completion = completion;
+  return Enqueue(*link, std::move(op));
+}
+
+Engine::Delivery Engine::OnReadRequest(Link& link,
+                                       const wire::FrameView& view) {
+  if (link.ops.size() >= kMaxQueuedAnswers) return Delivery::kNoRoom;
+  const auto& body = view.body<wire::ReadRequestPayload>();
+  ApertureEntry* aperture = nullptr;
+  const OpStatus status = contexts_[link.context]->apertures.Check(
+      link.id, body.handle.get(), body.generation.get(), Access::kRead,
+      body.offset.get(), body.length.get(), &aperture);
+  if (status != OpStatus::kOk) {
+    Refuse(link, view.sequence(), status);
+    return Delivery::kTaken;
+  }
+  SendOp op;
+  op.type = wire::kReadResponse;
+  op.handle = body.handle.get();
+  op.generation = body.generation.get();
+  op.offset = body.offset.get();
+  op.length = body.length.get();
+  op.operation = view.sequence();
+  link.ops.push_back(std::move(op));
+  MarkReady(link);
+  return Delivery::kTaken;
+}
+
+void Engine::OnReadResponse(Link& link, const wire::FrameView& view) {
+  const auto& body = view.body<wire::ReadResponsePayload>();
+  const auto data = view.data<wire::ReadResponsePayload>();
+  auto it = link.awaited.find(body.operation.get());
+  if (it == link.awaited.end() || it->second.type != wire::kReadRequest) return;
+  AwaitedReply& reply = it->second;
+  const uint64_t offset = body.offset.get();
+  // In order and complete by the link's guarantee, or the peer is at fault.
+  if (offset != reply.received || data.size() > reply.length - offset) {
+    ++counters_.drop_malformed;
+    return;
+  }
+  PlaceInShared(reply.into + offset, data.data(), data.size());
+  reply.received += data.size();
+  if (!view.has(wire::kLast)) return;
+  const AwaitedReply ended = reply;
+  link.awaited.erase(it);
+  if (ended.received != ended.length) {
+    ++counters_.drop_malformed;
+    return Finish(ended.completion, OpStatus::kOutOfBounds);
+  }
+  std::atomic_thread_fence(std::memory_order_release);
+  FireOutbound(link, Access::kRead, ended.handle, ended.generation,
+               ended.offset, ended.length);
+  Finish(ended.completion, OpStatus::kOk);
+}
+
+}  // namespace tripwire

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_DATAPATH_LINK_H_
+#define TRIPWIRE_NIC_DATAPATH_LINK_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "nic/base/clock.h"
+#include "nic/base/mac_address.h"
+#include "nic/base/ring_queue.h"
+#include "nic/datapath/copy_pool.h"
+#include "nic/datapath/tripwire_table.h"
+#include "nic/datapath/types.h"
+#include "nic/port/port.h"
+#include "nic/wire/layout.h"
+
+namespace tripwire {
+
+// Frames a sender may have outstanding, and a receiver may hold early: what one
+// acknowledgement's bitmap can describe.
+inline constexpr uint32_t kWindowFrames = 256;
+
+// An operation on its way out: one or more frames with consecutive sequence
+// numbers, produced when there is room for them and again if they are lost.
+struct SendOp {
+  uint8_t type = 0;           // wire::FrameType
+  uint32_t handle = 0;        // peer's aperture; for read responses, ours
+  uint32_t generation = 0;
+  uint64_t offset = 0;        // in that aperture
+  uint64_t length = 0;        // bytes of data
+  const uint8_t* data = nullptr;
+  CopyPool::Block copy;       // owns `data` if it was copied
+  Completion* completion = nullptr;
+  uint8_t* read_into = nullptr;  // read requests: where the data goes
+  uint32_t operation = 0;     // responses and errors: what they answer
+  OpStatus status = OpStatus::kOk;  // kOpError: the reason; else how it ended
+  bool transmitted = false;   // its last frame has been sent at least once
+  uint64_t first_sequence = 0;
+  uint64_t end_sequence = 0;  // past its last frame; 0 until that is produced
+};
+
+// A frame sent and not yet acknowledged.
+struct SentFrame {
+  uint64_t op = 0;         // which operation (absolute number)
+  uint64_t op_offset = 0;  // data of the operation it carries
+  uint32_t length = 0;
+  uint64_t sent_ns = 0;
+  uint64_t transmission = 0;  // serial number of its latest transmission
+  bool received = false;      // selectively acknowledged
+  bool lost = false;          // to be sent again
+  bool retransmitted = false;
+};
+
+// An operation of ours whose answer is outstanding.
+struct AwaitedReply {
+  uint8_t type = 0;  // kReadRequest or kFlushRequest
+  Completion* completion = nullptr;
+  uint8_t* into = nullptr;
+  uint64_t length = 0;
+  uint64_t received = 0;
+  uint32_t handle = 0, generation = 0;  // for out-bound tripwires
+  uint64_t offset = 0;
+};
+
+// A tripwire touched by an access still under way; `made` tells it from a later
+// one that got the same id.
+struct TouchedTripwire {
+  uint32_t id = 0;
+  uint64_t made = 0;
+  auto operator<=>(const TouchedTripwire&) const = default;
+};
+
+enum class LinkState : uint8_t {
+  kFree,
+  kConnecting,  // we asked; no answer yet
+  kRequested,   // a peer asked; the application has not answered
+  kOpen,
+  kClosing,     // our kClose is on its way; nothing new is taken
+  kDown,        // ended; the application has not let go of the id yet
+};
+
+// One link's state at this end. Owned and interpreted by the engine; the
+// functions here keep the arithmetic of its two sequence spaces in one place.
+//
+// Invariants:
+//  1. acked <= next_sequence <= acked + kWindowFrames; frames acked..next_sequence-1
+//     are described by Sent(sequence).
+//  2. Ops are completed in order, once acknowledged and nothing the peer sent
+//     before that acknowledgement is missing here.
+//  3. early[i] holds a frame only for sequences in
+//     (expected, expected + kWindowFrames).
+struct Link {
+  // Identity.
+  LinkId id;
+  LinkState state = LinkState::kFree;
+  LinkEnd end = LinkEnd::kNone;
+  uint32_t context = 0;
+  uint32_t epoch = 0;         // ours: what frames to us must carry
+  uint32_t remote_link = 0;   // theirs
+  uint32_t remote_epoch = 0;
+  MacAddress remote_mac;
+  size_t port = 0;
+  PathId path = 0;
+  bool checksum = false;
+  uint32_t max_frame_bytes = 1514;
+  std::string node, service;
+  std::vector<uint8_t> private_data;
+
+  // Sending.
+  RingQueue<SendOp> ops;      // oldest first
+  uint64_t first_op = 0;       // absolute number of ops.front()
+  uint64_t cursor_op = 0;      // the next frame comes from this operation ...
+  uint64_t cursor_offset = 0;  // ... at this offset of its data
+  uint64_t acked = 1;          // lowest sequence not cumulatively acknowledged
+  uint64_t next_sequence = 1;
+  uint64_t pending_acked = 0, pending_barrier = 0;  // see ApplyCompletion
+  std::vector<SentFrame> sent;  // ring of kWindowFrames, allocated when opened
+  uint32_t received_count = 0;  // selectively acknowledged above `acked`
+  uint32_t lost_count = 0;      // marked lost, not yet sent again
+  uint32_t peer_credit = kWindowFrames;
+  double congestion_window = 64;
+  double slow_start_threshold = kWindowFrames;
+  uint64_t recovery_point = 0;  // one window reduction until this is acknowledged
+  uint64_t transmissions = 0;
+  absl::flat_hash_map<uint32_t, AwaitedReply> awaited;  // by request's sequence
+
+  // Round trips and timers (ns; 0 means not measured, kNever not running).
+  uint64_t smoothed_rtt = 0, rtt_variance = 0;
+  uint32_t backoff = 0;
+  uint64_t retransmit_at = kNever;
+  uint64_t ack_at = kNever;
+  uint64_t probe_at = kNever;    // keep-alive
+  uint64_t heard_ns = 0;
+  uint64_t scheduled_at = kNever;  // when the engine's heap will look at us
+
+  // Receiving.
+  uint64_t expected = 1;        // next sequence to deliver
+  std::vector<Frame> early;     // ring of kWindowFrames, allocated at first use
+  uint32_t early_count = 0;
+  uint64_t early_end = 0;       // past the highest sequence held
+  bool ready = false;           // on the engine's list for the end of this turn
+  bool ack_delayed = false;     // on the engine's list of delayed acknowledgements
+  uint32_t probes = 0;          // keep-alives since we last heard the peer
+  uint32_t unacknowledged = 0;  // sequenced frames received since our last ack
+  bool ack_now = false;
+  bool ack_requested = false;
+  // Refusals not sent yet, and the first frame they refuse: until they are on
+  // their way, nothing from there on is acknowledged (see Engine::ApplyAck).
+  uint32_t refusals_queued = 0;
+  uint64_t first_refused = 0;
+  // The access being received (its segments so far).
+  bool access_refused = false;  // told the peer once; the rest is ignored
+  std::vector<TouchedTripwire> touched;  // to fire at its end
+  // The message being received, and those not yet taken.
+  std::vector<uint8_t> message;
+  RingQueue<std::vector<uint8_t>> inbox;
+  uint64_t inbox_bytes = 0;
+
+  // Out-bound tripwires, by the peer's (handle, generation).
+  absl::flat_hash_map<uint64_t, std::unique_ptr<TripwireIndex>> outbound;
+
+  // Events waiting to be told. While `quiet`, a blocking Connect reports instead.
+  bool quiet = false;
+  bool queued = false;
+  bool tell_request = false, tell_up = false, tell_down = false,
+       tell_message = false;
+  uint64_t failed_ops = 0;
+  OpStatus failed_status = OpStatus::kOk;
+
+  // Counters.
+  uint64_t retransmitted_frames = 0;
+
+  SentFrame& Sent(uint64_t sequence) { return sent[sequence % kWindowFrames]; }
+  Frame& Early(uint64_t sequence) { return early[sequence % kWindowFrames]; }
+  SendOp& Op(uint64_t number) { return ops[number - first_op]; }
+  uint32_t InFlight() const {
+    return static_cast<uint32_t>(next_sequence - acked) - received_count -
+           lost_count;
+  }
+  bool carries_data() const {
+    return state == LinkState::kOpen || state == LinkState::kClosing;
+  }
+
+  void MeasureRoundTrip(uint64_t sample_ns);
+  uint64_t RetransmitTimeoutNs() const;
+
+  static uint64_t OutboundKey(uint32_t handle, uint32_t generation) {
+    return (static_cast<uint64_t>(handle) << 32) | generation;
+  }
+};
+
+// The 64-bit sequence number nearest to `near` whose low half is `wire`.
+uint64_t ExpandSequence(uint32_t wire, uint64_t near);
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_DATAPATH_LINK_H_

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Acknowledgements, completion, loss detection, time-outs and the congestion
+// window.
+//
+// A frame counts as lost when three frames transmitted after it have been
+// received (RFC 8985's idea with a fixed reordering window), which also catches a
+// retransmission that was lost again. The window grows and shrinks as TCP Reno's
+// (RFC 5681), in frames.
+#include <algorithm>
+
+#include "nic/datapath/engine.h"
+
+namespace tripwire {
+namespace {
+
+constexpr uint64_t kReorderedFrames = 3;
+constexpr double kMinWindow = 8;
+
+}  // namespace
+
+void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
+  const uint64_t acknowledged =
+      ExpandSequence(view.header->acknowledged.get(), link.acked);
+  if (acknowledged > link.next_sequence) {
+    ++counters_.drop_malformed;  // acknowledges what was never sent
+    return;
+  }
+  if (acknowledged < link.acked) return;  // overtaken by a later one
+  link.peer_credit = view.header->credit.get();
+
+  uint64_t newest = 0;
+  uint64_t newest_sent_ns = 0;
+  uint32_t newly = 0;
+  const auto received = [&](SentFrame& record) {
+    ++newly;
+    if (record.transmission > newest) {
+      newest = record.transmission;
+      newest_sent_ns = record.retransmitted ? 0 : record.sent_ns;
+    }
+    if (record.lost) {
+      record.lost = false;
+      --link.lost_count;
+    }
+  };
+  const bool advanced = acknowledged > link.acked;
+  for (; link.acked < acknowledged; ++link.acked) {
+    SentFrame& record = link.Sent(link.acked);
+    if (record.received) {
+      --link.received_count;
+    } else {
+      received(record);
+    }
+  }
+  if (view.type() == wire::kAck && acknowledged < link.next_sequence) {
+    const auto& bitmap = view.body<wire::AckPayload>().received;
+    for (uint64_t i = 0; i < kWindowFrames; ++i) {
+      const uint64_t sequence = acknowledged + 1 + i;
+      if (sequence >= link.next_sequence) break;
+      if ((bitmap[i / 8] >> (i % 8) & 1) == 0) continue;
+      SentFrame& record = link.Sent(sequence);
+      if (record.received) continue;
+      received(record);
+      record.received = true;
+      ++link.received_count;
+    }
+  }
+  if (newly > 0) {
+    if (newest_sent_ns != 0) {
+      link.MeasureRoundTrip(now_ns_ - std::min(now_ns_, newest_sent_ns));
+    }
+    if (link.congestion_window < link.slow_start_threshold) {
+      link.congestion_window += newly;
+    } else {
+      link.congestion_window += newly / link.congestion_window;
+    }
+    link.congestion_window =
+        std::min<double>(link.congestion_window, kWindowFrames);
+    if (link.received_count > 0) DetectLosses(link, newest);
+  }
+  if (advanced) link.backoff = 0;
+  if (newly > 0) SetRetransmitTimer(link);
+
+  // What this side sent before saying so may include refusals of operations this
+  // acknowledges; they must be heard first.
+  const uint64_t barrier = ExpandSequence(view.sequence(), link.expected) +
+                           (wire::IsSequenced(view.type()) ? 1 : 0);
+  if (barrier <= link.expected) {
+    link.pending_barrier = 0;
+    CompleteOps(link, acknowledged);
+  } else if (link.pending_barrier == 0) {
+    link.pending_acked = acknowledged;
+    link.pending_barrier = barrier;
+  }
+  if (link.carries_data() &&
+      (link.lost_count > 0 || link.cursor_op < link.first_op + link.ops.size())) {
+    MarkReady(link);
+  }
+}
+
+void Engine::ApplyCompletion(Link& link) {
+  if (link.expected < link.pending_barrier) return;
+  link.pending_barrier = 0;
+  CompleteOps(link, link.pending_acked);
+}
+
+void Engine::CompleteOps(Link& link, uint64_t acked) {
+  while (!link.ops.empty()) {
+    SendOp& op = link.ops.front();
+    if (!op.transmitted || op.end_sequence > acked) return;
+    const OpStatus status =
+        op.type == wire::kOpError ? OpStatus::kOk : op.status;
+    if (op.type == wire::kClose) return OnClosed(link);
+    if (op.type == wire::kWrite) {
+      if (status == OpStatus::kOk) {
+        FireOutbound(link, Access::kWrite, op.handle, op.generation, op.offset,
+                     op.length);
+      } else if (op.completion == nullptr) {
+        FailOp(link, status);
+      }
+    }
+    copies_.Give(op.copy);
+    Completion* completion = op.completion;
+    link.ops.pop_front();
+    ++link.first_op;
+    Finish(completion, status);
+  }
+}
+
+void Engine::DetectLosses(Link& link, uint64_t newest) {
+  bool found = false;
+  for (uint64_t s = link.acked; s < link.next_sequence; ++s) {
+    SentFrame& record = link.Sent(s);
+    if (record.received || record.lost) continue;
+    const bool overtaken = record.transmission + kReorderedFrames <= newest;
+    if (!overtaken && !(options_.go_back_n && found)) continue;
+    record.lost = true;
+    ++link.lost_count;
+    found = true;
+  }
+  if (found) OnCongestion(link, /*timeout=*/false);
+}
+
+void Engine::OnCongestion(Link& link, bool timeout) {
+  if (link.acked < link.recovery_point && !timeout) return;
+  link.recovery_point = link.next_sequence;
+  link.slow_start_threshold =
+      std::max(link.congestion_window / 2, kMinWindow);
+  link.congestion_window = timeout ? kMinWindow : link.slow_start_threshold;
+}
+
+void Engine::SetRetransmitTimer(Link& link) {
+  if (link.next_sequence == link.acked) {
+    link.retransmit_at = kNever;
+    return;
+  }
+  link.retransmit_at = now_ns_ + link.RetransmitTimeoutNs();
+  Schedule(link);
+}
+
+void Engine::OnRetransmitTimer(Link& link) {
+  if (link.next_sequence == link.acked) {
+    link.retransmit_at = kNever;
+    return;
+  }
+  // The first expiry probes with one frame: more often than not only the tail,
+  // or its acknowledgement, is late.
+  const bool probe = link.backoff == 0;
+  ++link.backoff;
+  if (!probe) ++counters_.timeouts;
+  for (uint64_t s = link.acked; s < link.next_sequence; ++s) {
+    SentFrame& record = link.Sent(s);
+    if (record.received) continue;
+    if (!record.lost) {
+      record.lost = true;
+      ++link.lost_count;
+    }
+    if (probe) break;
+  }
+  if (!probe) OnCongestion(link, /*timeout=*/true);
+  SetRetransmitTimer(link);
+  MarkReady(link);
+}
+
+}  // namespace tripwire

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_DATAPATH_PLACE_H_
+#define TRIPWIRE_NIC_DATAPATH_PLACE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace tripwire {
+
+namespace place_internal {
+
+template <typename T>
+inline void StoreWord(uint8_t* to, const uint8_t* from) {
+  T word;
+  std::memcpy(&word, from, sizeof word);
+  __atomic_store_n(reinterpret_cast<T*>(to), word, __ATOMIC_RELAXED);
+}
+
+template <typename T>
+inline void LoadWord(uint8_t* to, const uint8_t* from) {
+  const T word =
+      __atomic_load_n(reinterpret_cast<const T*>(from), __ATOMIC_RELAXED);
+  std::memcpy(to, &word, sizeof word);
+}
+
+// Runs `step(width, at)` over [0, n) in the widest aligned pieces, where
+// `address` is the shared side's.
+template <typename Step>
+inline void ForAlignedPieces(uintptr_t address, size_t n, Step step) {
+  size_t at = 0;
+  while (at < n && ((address + at) & 7) != 0) {
+    const uintptr_t here = address + at;
+    const size_t left = n - at;
+    const size_t width = (here & 1) != 0 || left < 2   ? 1
+                         : (here & 2) != 0 || left < 4 ? 2
+                                                       : 4;
+    step(width, at);
+    at += width;
+  }
+  for (; n - at >= 8; at += 8) step(size_t{8}, at);
+  for (size_t width = 4; width >= 1; width /= 2) {
+    if (n - at >= width) {
+      step(width, at);
+      at += width;
+    }
+  }
+}
+
+}  // namespace place_internal
+
+// Places received bytes in memory an application may be reading: every naturally
+// aligned word of up to 8 bytes is stored whole, lower addresses first. Orders
+// nothing against later stores; follow with a release.
+inline void PlaceInShared(uint8_t* to, const uint8_t* from, size_t n) {
+  using namespace place_internal;
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+  // Long runs: the string move stores at least whole aligned quadwords and runs
+  // at memcpy's speed.
+  if (n >= 512) {
+    const size_t head = (8 - (reinterpret_cast<uintptr_t>(to) & 7)) & 7;
+    if (head != 0) {
+      PlaceInShared(to, from, head);
+      to += head;
+      from += head;
+      n -= head;
+    }
+    size_t quads = n / 8;
+    n &= 7;
+    asm volatile("rep movsq"
+                 : "+D"(to), "+S"(from), "+c"(quads)
+                 :
+                 : "memory");
+  }
+#endif
+  ForAlignedPieces(reinterpret_cast<uintptr_t>(to), n,
+                   [&](size_t width, size_t at) {
+                     switch (width) {
+                       case 8: StoreWord<uint64_t>(to + at, from + at); break;
+                       case 4: StoreWord<uint32_t>(to + at, from + at); break;
+                       case 2: StoreWord<uint16_t>(to + at, from + at); break;
+                       default: StoreWord<uint8_t>(to + at, from + at);
+                     }
+                   });
+}
+
+// Fetches bytes an application may be writing: aligned words are loaded whole.
+inline void FetchFromShared(uint8_t* to, const uint8_t* from, size_t n) {
+  using namespace place_internal;
+#if !defined(__SANITIZE_THREAD__)
+  if (n >= 512) {
+    // memcpy loads at least whole aligned quadwords except at its two ends;
+    // take those by hand.
+    const size_t head = (8 - (reinterpret_cast<uintptr_t>(from) & 7)) & 7;
+    if (head != 0) FetchFromShared(to, from, head);
+    const size_t body = (n - head) & ~size_t{63};
+    std::memcpy(to + head, from + head, body);
+    const size_t done = head + body;
+    if (n - done != 0) FetchFromShared(to + done, from + done, n - done);
+    return;
+  }
+#endif
+  ForAlignedPieces(reinterpret_cast<uintptr_t>(from), n,
+                   [&](size_t width, size_t at) {
+                     switch (width) {
+                       case 8: LoadWord<uint64_t>(to + at, from + at); break;
+                       case 4: LoadWord<uint32_t>(to + at, from + at); break;
+                       case 2: LoadWord<uint16_t>(to + at, from + at); break;
+                       default: LoadWord<uint8_t>(to + at, from + at);
+                     }
+                   });
+}
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_DATAPATH_PLACE_H_

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Frames of a link into their order: duplicates dropped, early ones held.
+#include "nic/datapath/engine.h"
+
+namespace tripwire {
+namespace {
+
+// How long an acknowledgement may wait for a frame to ride on.
+constexpr uint64_t kAckDelayNs = 500 * kMicrosecond;
+constexpr uint32_t kMaxHeldFrames = 2048;
+
+}  // namespace
+
+void Engine::OnSequenced(Link& link, Frame& frame,
+                         const wire::FrameView& view) {
+  const uint64_t sequence = ExpandSequence(view.sequence(), link.expected);
+  if (sequence == link.expected) {
+    if (Deliver(link, view) == Delivery::kNoRoom) {
+      ++counters_.drop_no_buffer;
+      return;
+    }
+    if (!link.carries_data()) return;
+    ++link.expected;
+    NoteReceived(link);
+    DrainEarly(link);
+    if (link.pending_barrier != 0) ApplyCompletion(link);
+    return;
+  }
+  NoteReceived(link);
+  link.ack_now = true;  // say what is missing, or that this was here before
+  if (sequence < link.expected) {
+    ++counters_.duplicate_frames;
+    return;
+  }
+  if (sequence - link.expected >= kWindowFrames ||
+      held_frames_ >= kMaxHeldFrames || options_.go_back_n) {
+    ++counters_.drop_window;
+    return;
+  }
+  if (link.early.empty()) link.early.resize(kWindowFrames);
+  Frame& slot = link.Early(sequence);
+  if (slot.data != nullptr) {
+    ++counters_.duplicate_frames;
+    return;
+  }
+  slot = frame;
+  slot.path = static_cast<PathId>(link.port);  // who to give the buffer back to
+  frame.data = nullptr;
+  ++link.early_count;
+  ++held_frames_;
+  ++counters_.early_frames;
+  link.early_end = std::max(link.early_end, sequence + 1);
+}
+
+void Engine::DrainEarly(Link& link) {
+  while (link.early_count > 0 && link.carries_data()) {
+    Frame& slot = link.Early(link.expected);
+    if (slot.data == nullptr) return;
+    wire::FrameView view;
+    // Parsed before it was held; this only rebuilds the view.
+    if (wire::Parse({slot.data, slot.length_bytes}, &view) !=
+        wire::ParseResult::kOk) {
+      return;
+    }
+    if (Deliver(link, view) == Delivery::kNoRoom) {
+      ++counters_.drop_no_buffer;
+      return;
+    }
+    if (!link.carries_data()) return;  // it was a close: all is dropped already
+    ports_[slot.path]->Release({&slot, 1});
+    slot = Frame{};
+    --link.early_count;
+    --held_frames_;
+    ++link.expected;
+    NoteReceived(link);
+  }
+}
+
+void Engine::DropEarly(Link& link) {
+  if (link.early_count > 0) {
+    for (Frame& slot : link.early) {
+      if (slot.data == nullptr) continue;
+      ports_[slot.path]->Release({&slot, 1});
+      slot = Frame{};
+      --held_frames_;
+    }
+  }
+  link.early_count = 0;
+}
+
+void Engine::NoteReceived(Link& link) {
+  ++link.unacknowledged;
+  if (link.ack_at == kNever) {
+    link.ack_at = now_ns_ + kAckDelayNs;
+    Schedule(link);
+  }
+  if (!link.ack_delayed) {
+    link.ack_delayed = true;
+    delayed_acks_.push_back(link.id);
+  }
+  MarkReady(link);
+}
+
+Engine::Delivery Engine::Deliver(Link& link, const wire::FrameView& view) {
+  ++news_;
+  switch (view.type()) {
+    case wire::kWrite: OnWrite(link, view); break;
+    case wire::kReadRequest: return OnReadRequest(link, view);
+    case wire::kReadResponse: OnReadResponse(link, view); break;
+    case wire::kFlushRequest: return OnFlushRequest(link, view);
+    case wire::kFlushResponse: OnFlushResponse(link, view); break;
+    case wire::kOpError: OnOpError(link, view); break;
+    case wire::kMessage: return OnMessage(link, view);
+    case wire::kClose: OnClose(link); break;
+    default: break;  // the parser knows no other sequenced type
+  }
+  return Delivery::kTaken;
+}
+
+}  // namespace tripwire

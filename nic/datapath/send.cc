@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Operations to frames: cutting, building and transmitting what there is room
+// for, first what was lost, then what is new.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "nic/datapath/engine.h"
+#include "nic/datapath/place.h"
+
+namespace tripwire {
+namespace {
+
+constexpr size_t kBurst = 32;
+// Ask for an acknowledgement at least this often in a long run of frames.
+constexpr uint64_t kAskEvery = 64;
+// Segments of one operation are cut at multiples of this, so that no word is.
+constexpr uint64_t kCutAlignment = 64;
+
+size_t FixedBytes(uint8_t type) {
+  switch (type) {
+    case wire::kWrite: return sizeof(wire::WritePayload);
+    case wire::kReadRequest: return sizeof(wire::ReadRequestPayload);
+    case wire::kReadResponse: return sizeof(wire::ReadResponsePayload);
+    case wire::kFlushResponse: return sizeof(wire::FlushResponsePayload);
+    case wire::kOpError: return sizeof(wire::OpErrorPayload);
+    case wire::kMessage: return sizeof(wire::MessagePayload);
+    default: return 0;
+  }
+}
+
+// Whether the operation's data travels in its frames.
+bool CarriesData(uint8_t type) {
+  return type == wire::kWrite || type == wire::kReadResponse ||
+         type == wire::kMessage;
+}
+
+}  // namespace
+
+bool Engine::Enqueue(Link& link, SendOp op) {
+  link.ops.push_back(std::move(op));
+  Pump(link);
+  return true;
+}
+
+bool Engine::MaySend(const Link& link, uint64_t sequence,
+                     uint32_t more) const {
+  return sequence < link.acked + std::min(link.peer_credit, kWindowFrames) &&
+         link.InFlight() + more < static_cast<uint32_t>(link.congestion_window);
+}
+
+void Engine::Pump(Link& link) {
+  if (!link.carries_data()) return;
+  if (link.sent.empty()) link.sent.resize(kWindowFrames);
+  if (link.lost_count > 0 && !PumpLost(link)) return;
+  PumpNew(link);
+}
+
+uint32_t Engine::SegmentBytes(const Link& link, const SendOp& op,
+                              uint64_t offset) const {
+  if (!CarriesData(op.type)) return 0;
+  const uint64_t room = link.max_frame_bytes - wire::kHeaderBytes -
+                        FixedBytes(op.type) -
+                        (link.checksum ? wire::kChecksumBytes : 0);
+  const uint64_t left = op.length - offset;
+  if (left <= room) return static_cast<uint32_t>(left);
+  const uint64_t end = (op.offset + offset + room) & ~(kCutAlignment - 1);
+  return static_cast<uint32_t>(end - op.offset - offset);
+}
+
+void Engine::FillHeaders(const Link& link, uint8_t type, uint16_t flags,
+                         uint64_t sequence, uint8_t* out) const {
+  auto* ethernet = reinterpret_cast<wire::EthernetHeader*>(out);
+  std::memcpy(ethernet->destination, link.remote_mac.bytes.data(), 6);
+  std::memcpy(ethernet->source, ports_[link.port]->info().mac.bytes.data(), 6);
+  std::memcpy(ethernet->ether_type, wire::kEtherType, 2);
+  auto* header = reinterpret_cast<wire::FrameHeader*>(
+      out + sizeof(wire::EthernetHeader));
+  header->version = wire::kVersion;
+  header->type = type;
+  header->flags = flags;
+  header->link = link.remote_link;
+  header->epoch = link.remote_epoch;
+  header->sequence = static_cast<uint32_t>(sequence);
+  header->acknowledged = static_cast<uint32_t>(Acknowledged(link));
+  header->credit = Credit();
+}
+
+uint32_t Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
+                            uint64_t offset, uint32_t length,
+                            bool ack_requested, uint8_t* out) {
+  uint8_t type = op.type;
+  OpStatus status = op.status;
+  const uint8_t* source = op.data + offset;
+  if (type == wire::kReadResponse) {
+    // Looked up for every frame, also when it is sent again: the aperture may
+    // have been revoked meanwhile.
+    ApertureEntry* aperture = nullptr;
+    status = contexts_[link.context]->apertures.Check(
+        link.id, op.handle, op.generation, Access::kRead, op.offset + offset,
+        length, &aperture);
+    if (status == OpStatus::kOk) {
+      source = aperture->base + op.offset + offset;
+    } else {
+      type = wire::kOpError;
+    }
+  }
+  uint16_t flags = ack_requested ? wire::kAckRequested : 0;
+  if (!CarriesData(type) || offset + length == op.length) flags |= wire::kLast;
+  FillHeaders(link, type, flags, sequence, out);
+  uint8_t* payload = out + wire::kHeaderBytes;
+  switch (type) {
+    case wire::kWrite: {
+      auto* body = reinterpret_cast<wire::WritePayload*>(payload);
+      body->handle = op.handle;
+      body->generation = op.generation;
+      body->offset = op.offset + offset;
+      break;
+    }
+    case wire::kReadRequest: {
+      auto* body = reinterpret_cast<wire::ReadRequestPayload*>(payload);
+      body->handle = op.handle;
+      body->generation = op.generation;
+      body->offset = op.offset;
+      body->length = op.length;
+      break;
+    }
+    case wire::kReadResponse: {
+      auto* body = reinterpret_cast<wire::ReadResponsePayload*>(payload);
+      body->operation = op.operation;
+      body->offset = offset;
+      break;
+    }
+    case wire::kFlushResponse:
+      reinterpret_cast<wire::FlushResponsePayload*>(payload)->operation =
+          op.operation;
+      break;
+    case wire::kOpError: {
+      auto* body = reinterpret_cast<wire::OpErrorPayload*>(payload);
+      *body = wire::OpErrorPayload{};
+      body->operation = op.operation;
+      body->status = static_cast<uint8_t>(status);
+      break;
+    }
+    case wire::kMessage: {
+      auto* body = reinterpret_cast<wire::MessagePayload*>(payload);
+      body->total_length = static_cast<uint32_t>(op.length);
+      body->offset = static_cast<uint32_t>(offset);
+      break;
+    }
+    default: break;
+  }
+  size_t bytes = FixedBytes(type);
+  if (CarriesData(type)) {
+    if (type == wire::kReadResponse) {
+      FetchFromShared(payload + bytes, source, length);
+    } else if (length > 0) {
+      std::memcpy(payload + bytes, source, length);
+    }
+    bytes += length;
+  }
+  return wire::Seal(out, bytes, link.checksum);
+}
+
+// Hands a burst to the link's port. Frames it had no room for are released.
+// Returns whether all went.
+bool Engine::TransmitBurst(Link& link, std::span<Frame> frames, size_t* sent) {
+  Port& port = *ports_[link.port];
+  *sent = port.Transmit(link.path, frames);
+  counters_.tx_frames += *sent;
+  for (size_t i = 0; i < *sent; ++i) {
+    counters_.tx_bytes += frames[i].length_bytes;
+  }
+  if (*sent > 0) NoteAckSent(link);
+  if (*sent == frames.size()) return true;
+  port.Release(frames.subspan(*sent));
+  MarkReady(link);  // try again next turn
+  return false;
+}
+
+// Sends lost frames again, oldest first. Returns false when the port is full.
+bool Engine::PumpLost(Link& link) {
+  std::array<Frame, kBurst> frames;
+  std::array<uint64_t, kBurst> sequences;
+  uint64_t scan = link.acked;
+  while (link.lost_count > 0) {
+    size_t count = 0;
+    for (; scan < link.next_sequence && count < kBurst; ++scan) {
+      if (!link.Sent(scan).lost) continue;
+      if (!MaySend(link, link.acked, static_cast<uint32_t>(count))) break;
+      sequences[count++] = scan;
+    }
+    if (count == 0) return true;
+    const size_t got = ports_[link.port]->Allocate({frames.data(), count});
+    for (size_t i = 0; i < got; ++i) {
+      const SentFrame& record = link.Sent(sequences[i]);
+      frames[i].length_bytes =
+          BuildFrame(link, link.Op(record.op), sequences[i], record.op_offset,
+                     record.length, i + 1 == got, frames[i].data);
+    }
+    size_t sent = 0;
+    const bool all = TransmitBurst(link, {frames.data(), got}, &sent);
+    for (size_t i = 0; i < sent; ++i) {
+      SentFrame& record = link.Sent(sequences[i]);
+      record.lost = false;
+      record.retransmitted = true;
+      record.sent_ns = now_ns_;
+      record.transmission = ++link.transmissions;
+      --link.lost_count;
+      ++link.retransmitted_frames;
+      ++counters_.retransmitted_frames;
+    }
+    SetRetransmitTimer(link);
+    if (!all) return false;
+    if (got < count) {
+      ++counters_.drop_no_buffer;
+      MarkReady(link);
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Engine::PumpNew(Link& link) {
+  struct Piece {
+    uint64_t op, offset;
+    uint32_t length;
+    bool ends_op;
+  };
+  std::array<Frame, kBurst> frames;
+  std::array<Piece, kBurst> pieces;
+  for (;;) {
+    // What there is, and may go, in this burst.
+    size_t count = 0;
+    uint64_t number = link.cursor_op;
+    uint64_t offset = link.cursor_offset;
+    const uint64_t end = link.first_op + link.ops.size();
+    while (count < kBurst && number < end &&
+           MaySend(link, link.next_sequence + count,
+                   static_cast<uint32_t>(count))) {
+      const SendOp& op = link.Op(number);
+      const uint32_t length = SegmentBytes(link, op, offset);
+      const bool ends_op = !CarriesData(op.type) || offset + length == op.length;
+      pieces[count++] = {number, offset, length, ends_op};
+      offset = ends_op ? 0 : offset + length;
+      if (ends_op) ++number;
+    }
+    if (count == 0) return true;
+    const size_t got = ports_[link.port]->Allocate({frames.data(), count});
+    for (size_t i = 0; i < got; ++i) {
+      const Piece& piece = pieces[i];
+      const uint64_t sequence = link.next_sequence + i;
+      const bool last_for_now =
+          (piece.ends_op && piece.op + 1 == end &&
+           link.Op(piece.op).completion != nullptr) ||
+          !MaySend(link, sequence + 1, static_cast<uint32_t>(i + 1));
+      const bool ask = last_for_now || sequence % kAskEvery == 0;
+      frames[i].length_bytes =
+          BuildFrame(link, link.Op(piece.op), sequence, piece.offset,
+                     piece.length, ask, frames[i].data);
+    }
+    size_t sent = 0;
+    const bool all = TransmitBurst(link, {frames.data(), got}, &sent);
+    for (size_t i = 0; i < sent; ++i) {
+      const Piece& piece = pieces[i];
+      const uint64_t sequence = link.next_sequence++;
+      link.Sent(sequence) = {piece.op, piece.offset, piece.length, now_ns_,
+                             ++link.transmissions};
+      SendOp& op = link.Op(piece.op);
+      if (piece.offset == 0) op.first_sequence = sequence;
+      link.cursor_op = piece.ends_op ? piece.op + 1 : piece.op;
+      link.cursor_offset = piece.ends_op ? 0 : piece.offset + piece.length;
+      if (piece.ends_op) {
+        op.end_sequence = sequence + 1;
+        op.transmitted = true;
+        OnTransmitted(link, op);
+      }
+    }
+    if (sent > 0 && link.retransmit_at == kNever) SetRetransmitTimer(link);
+    if (!all) return false;
+    if (got < count) {
+      ++counters_.drop_no_buffer;
+      MarkReady(link);
+      return false;
+    }
+  }
+}
+
+// An operation's last frame went out for the first time.
+void Engine::OnTransmitted(Link& link, SendOp& op) {
+  const auto name = static_cast<uint32_t>(op.first_sequence);
+  if (op.type == wire::kReadRequest || op.type == wire::kFlushRequest) {
+    link.awaited[name] = {op.type,     op.completion, op.read_into, op.length,
+                          0,           op.handle,     op.generation, op.offset};
+    op.completion = nullptr;
+  } else if (op.type == wire::kOpError) {
+    --link.refusals_queued;
+  } else if (op.type == wire::kReadResponse) {
+    ApertureEntry* aperture = contexts_[link.context]->apertures.Find(
+        op.handle, op.generation);
+    ++counters_.reads;
+    counters_.read_bytes += op.length;
+    if (aperture != nullptr && aperture->tripwires != nullptr) {
+      aperture->tripwires->Visit(
+          op.offset, op.length, [&](uint32_t id) { Touch(id, Access::kRead); });
+    }
+  }
+}
+
+uint64_t Engine::Acknowledged(const Link& link) const {
+  return link.refusals_queued > 0 ? link.first_refused : link.expected;
+}
+
+void Engine::NoteAckSent(Link& link) {
+  link.unacknowledged = 0;
+  link.ack_now = false;
+  link.ack_requested = false;
+  link.ack_at = kNever;
+}
+
+}  // namespace tripwire

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_DATAPATH_TRIPWIRE_TABLE_H_
+#define TRIPWIRE_NIC_DATAPATH_TRIPWIRE_TABLE_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/functional/function_ref.h"
+#include "nic/datapath/types.h"
+
+namespace tripwire {
+
+// One watch. Lives in the engine's table; the index refers to it by id.
+struct TripwireEntry {
+  uint32_t context = 0;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  Access access = Access::kNone;
+  bool one_shot = false;
+  bool armed = false;
+  bool wants_events = true;
+  bool queued = false;       // an event of it is on its context's queue
+  bool link_lost = false;    // out-bound: its link is gone, it never fires again
+  uint64_t cookie = 0;
+  uint64_t count = 0;        // accesses counted since it was made
+  uint64_t told = 0;         // part of `count` already handed out in events
+  uint64_t fired_since_arm = 0;
+  uint64_t made = 0;         // serial number: ids are used again
+  // Where it is indexed: an aperture of `context`, or an import over `link`.
+  bool outbound = false;
+  uint32_t handle = 0;
+  uint32_t generation = 0;
+  LinkId link;
+  // What Arm(expected) compares with, for in-bound tripwires.
+  const uint64_t* word = nullptr;
+};
+
+// Which tripwires watch which offsets of one aperture.
+//
+// A watch of length L lies in the level whose granules are the smallest not
+// shorter than L (64 bytes, 4 KiB, 256 KiB, ... each 64 times the last), hence in
+// at most two granules. A level keeps one bit a granule, so an access looks at
+// one bit for each granule it covers on each level in use, and at a hash bucket
+// only where a bit is set. An access to an unwatched address costs a few
+// loads however many tripwires are set elsewhere.
+//
+// Thread safety: none (the engine's lock).
+// Invariant: Visit calls back for exactly the ids whose range overlaps the
+// access, each once.
+class TripwireIndex {
+ public:
+  void Insert(uint32_t id, uint64_t offset, uint64_t length);
+  void Erase(uint32_t id, uint64_t offset, uint64_t length);
+  bool empty() const { return size_ == 0; }
+
+  // REQUIRES: offset + length does not wrap.
+  void Visit(uint64_t offset, uint64_t length,
+             absl::FunctionRef<void(uint32_t id)> found) const;
+
+ private:
+  static constexpr int kLevels = 10;
+  static constexpr int kFirstShift = 6;
+  static constexpr int kLevelShift = 6;
+  struct Watch {
+    uint32_t id;
+    uint64_t offset;
+    uint64_t length;
+  };
+  using Bucket = absl::InlinedVector<Watch, 1>;
+  struct Level {
+    uint64_t size = 0;             // buckets in use
+    std::vector<uint64_t> bits;    // one a granule, up to the last watched one
+    absl::flat_hash_map<uint64_t, Bucket> buckets;
+  };
+
+  static int ShiftOf(int level) { return kFirstShift + level * kLevelShift; }
+  static int LevelFor(uint64_t length);
+
+  uint64_t size_ = 0;
+  std::array<Level, kLevels> levels_;
+};
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_DATAPATH_TRIPWIRE_TABLE_H_

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nic/wire/parse.h"
+
+#include <isa-l/crc.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace tripwire::wire {
+namespace {
+
+// The fixed part of each type's payload; -1 for unknown types.
+int FixedPayloadBytes(uint8_t type) {
+  switch (type) {
+    case kAck: return sizeof(AckPayload);
+    case kReset: return sizeof(ResetPayload);
+    case kWrite: return sizeof(WritePayload);
+    case kReadRequest: return sizeof(ReadRequestPayload);
+    case kReadResponse: return sizeof(ReadResponsePayload);
+    case kFlushRequest: return 0;
+    case kFlushResponse: return sizeof(FlushResponsePayload);
+    case kOpError: return sizeof(OpErrorPayload);
+    case kMessage: return sizeof(MessagePayload);
+    case kClose: return 0;
+    case kDiscover:
+    case kAnnounce:
+    case kConnect:
+    case kAccept:
+    case kReject: return 0;
+    default: return -1;
+  }
+}
+
+}  // namespace
+
+MacAddress FrameView::source() const {
+  MacAddress mac;
+  std::copy_n(ethernet->source, 6, mac.bytes.begin());
+  return mac;
+}
+
+uint32_t Crc32c(std::span<const uint8_t> bytes, uint32_t crc) {
+  // isa-l's argument is not const, but it only reads.
+  return ~crc32_iscsi(const_cast<uint8_t*>(bytes.data()),
+                      static_cast<int>(bytes.size()), ~crc);
+}
+
+ParseResult Parse(std::span<const uint8_t> frame, FrameView* view) {
+  if (frame.size() < sizeof(EthernetHeader)) return ParseResult::kNotOurs;
+  view->ethernet = reinterpret_cast<const EthernetHeader*>(frame.data());
+  if (std::memcmp(view->ethernet->ether_type, kEtherType, 2) != 0) {
+    return ParseResult::kNotOurs;
+  }
+  if (frame.size() < kHeaderBytes) return ParseResult::kMalformed;
+  view->header = reinterpret_cast<const FrameHeader*>(frame.data() +
+                                                      sizeof(EthernetHeader));
+  const size_t length = view->header->length.get();
+  if (length > frame.size() - kHeaderBytes) return ParseResult::kMalformed;
+  view->payload = frame.subspan(kHeaderBytes, length);
+  if (view->has(kChecksummed)) {
+    if (frame.size() - kHeaderBytes - length < kChecksumBytes) {
+      return ParseResult::kMalformed;
+    }
+    const auto& sent =
+        *reinterpret_cast<const Le32*>(frame.data() + kHeaderBytes + length);
+    const uint32_t computed = Crc32c(
+        frame.subspan(sizeof(EthernetHeader), sizeof(FrameHeader) + length));
+    if (sent.get() != computed) return ParseResult::kBadChecksum;
+  } else if (IsControl(view->header->type) || view->header->type == kReset) {
+    return ParseResult::kMalformed;
+  }
+  // Only now is anything of the header worth believing.
+  if (view->header->version != kVersion) return ParseResult::kMalformed;
+  const int fixed = FixedPayloadBytes(view->header->type);
+  if (fixed < 0 || length < static_cast<size_t>(fixed)) {
+    return ParseResult::kMalformed;
+  }
+  return ParseResult::kOk;
+}
+
+uint32_t Seal(uint8_t* frame, size_t payload_bytes, bool checksum) {
+  auto* header =
+      reinterpret_cast<FrameHeader*>(frame + sizeof(EthernetHeader));
+  header->length = static_cast<uint16_t>(payload_bytes);
+  size_t length = kHeaderBytes + payload_bytes;
+  if (checksum) {
+    header->flags = header->flags.get() | kChecksummed;
+    const uint32_t crc = Crc32c(
+        {frame + sizeof(EthernetHeader), sizeof(FrameHeader) + payload_bytes});
+    *reinterpret_cast<Le32*>(frame + length) = crc;
+    length += kChecksumBytes;
+  }
+  if (length < kMinFrameBytes) {
+    std::memset(frame + length, 0, kMinFrameBytes - length);
+    length = kMinFrameBytes;
+  }
+  return static_cast<uint32_t>(length);
+}
+
+}  // namespace tripwire::wire
