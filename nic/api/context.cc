@@ -17,18 +17,19 @@ constexpr uint64_t kLingerNs = 250 * kMillisecond;
 
 absl::Status Down() { return absl::UnavailableError("the link is down"); }
 
-absl::Status ConnectError(LinkEnd end, std::string_view node,
-                          std::string_view service) {
+absl::Status ConnectError(LinkEnd end, const std::string& node,
+                          const std::string& service) {
   const std::string who =
       node.empty() ? std::string("any node") : absl::StrCat("node \"", node, "\"");
   switch (end) {
     case LinkEnd::kRefused:
       return absl::PermissionDeniedError(absl::StrCat(who, " refused the link"));
     case LinkEnd::kNoSuchService:
-      return absl::NotFoundError(absl::StrCat(
-          node.empty() ? "no node" : absl::StrCat("node \"", node, "\" is there but"),
-          node.empty() ? "" : " does not", node.empty() ? " offers" : " offer",
-          " service \"", service, "\""));
+      return absl::NotFoundError(
+          node.empty()
+              ? absl::StrCat("nobody on this segment offers service \"", service, "\"")
+              : absl::StrCat("node \"", node, "\" is there but does not offer service \"",
+                             service, "\""));
     case LinkEnd::kAmbiguous:
       return absl::FailedPreconditionError(absl::StrCat(
           "several nodes offer service \"", service, "\"; name one (NODE:...)"));
@@ -167,7 +168,7 @@ absl::Status Context::Listen(std::string_view service) {
   auto lock = impl_.Lock();
   if (!impl_.control().discovery().Offer(std::string(service), id_)) {
     return absl::AlreadyExistsError(
-        absl::StrCat("service \"", service, "\" is already offered here"));
+        absl::StrCat("service \"", std::string(service), "\" is already offered here"));
   }
   return absl::OkStatus();
 }
@@ -233,7 +234,7 @@ absl::StatusOr<LinkId> Context::Connect(std::string_view node,
     engine.EndLink(*link, LinkEnd::kClosedHere, /*tell=*/false);
     engine.FreeLink(*link);
   }
-  return ConnectError(end, node, service);
+  return ConnectError(end, std::string(node), std::string(service));
 }
 
 absl::Status Context::Accept(LinkId link,

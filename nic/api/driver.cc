@@ -23,7 +23,7 @@ constexpr uint64_t kPoliteAfterNs = 10 * kMicrosecond;
 // The service thread stays awake this long after it had something to do.
 constexpr uint64_t kServiceLingerNs = 20 * kMicrosecond;
 
-void Ring(const UniqueFd& fd) {
+void Signal(const UniqueFd& fd) {
   const uint64_t one = 1;
   // An eventfd that is already at its maximum is readable: nothing is lost.
   [[maybe_unused]] const ssize_t n = write(fd.get(), &one, sizeof one);
@@ -85,7 +85,7 @@ void Driver::StopService() {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  Ring(service_kick_);
+  Signal(service_kick_);
   service_.join();
 }
 
@@ -115,8 +115,8 @@ void Driver::WakeReady(bool all) {
   }
 }
 
-void Driver::KickSentinel() { Ring(sentinel_kick_); }
-void Driver::KickService() { Ring(service_kick_); }
+void Driver::KickSentinel() { Signal(sentinel_kick_); }
+void Driver::KickService() { Signal(service_kick_); }
 
 bool Driver::Arm() {
   for (size_t i = 0; i < engine_.ports().size(); ++i) {
