@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "nic/port/memif_port.h"
+
+#include <sys/epoll.h>
+
+#include "nic/base/random.h"
+
+namespace tripwire {
+namespace {
+
+constexpr uint32_t kEthernetHeaderBytes = 14;
+
+MacAddress MakeMac() {
+  Random random = Random::FromSystem();
+  MacAddress mac;
+  for (uint8_t& byte : mac.bytes) byte = static_cast<uint8_t>(random.Next());
+  // Unicast, locally administered (IEEE 802).
+  mac.bytes[0] = static_cast<uint8_t>((mac.bytes[0] & ~0x03) | 0x02);
+  return mac;
+}
+
+}  // namespace
+
+MemifPort::MemifPort(const MemifOptions& options,
+                     std::unique_ptr<FramePool> pool, UniqueFd epoll)
+    : options_(options), pool_(std::move(pool)), epoll_(std::move(epoll)) {
+  info_.name = options.name;
+  info_.mac = MakeMac();
+  info_.max_frame_bytes = options.max_frame_bytes;
+  info_.is_reliable = true;
+}
+
+bool MemifPort::Watch(int fd, uint32_t events, Source source, uint32_t which) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = (static_cast<uint64_t>(source) << 32) | which;
+  return epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+void MemifPort::Unwatch(int fd) {
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+}
+
+size_t MemifPort::Drop(std::span<const Frame> frames) {
+  counters_.tx_dropped += frames.size();
+  pool_->Give(frames);
+  return frames.size();
+}
+
+size_t MemifPort::CountUnsendable(std::span<const Frame> frames) const {
+  size_t count = 0;
+  while (count < frames.size() &&
+         CountSendable(frames.subspan(count, 1)) == 0) {
+    ++count;
+  }
+  return count;
+}
+
+size_t MemifPort::CountSendable(std::span<const Frame> frames) const {
+  size_t count = 0;
+  while (count < frames.size() &&
+         frames[count].length_bytes >= kEthernetHeaderBytes &&
+         frames[count].length_bytes <= info_.max_frame_bytes) {
+    ++count;
+  }
+  return count;
+}
+
+}  // namespace tripwire

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_PORT_MEMIF_PORT_H_
+#define TRIPWIRE_NIC_PORT_MEMIF_PORT_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "nic/base/clock.h"
+#include "nic/base/fd.h"
+#include "nic/port/frame_pool.h"
+#include "nic/port/memif_channel.h"
+#include "nic/port/memif_handshake.h"
+#include "nic/port/memif_socket.h"
+#include "nic/port/port.h"
+
+namespace tripwire {
+
+struct MemifOptions {
+  std::string name;  // of the port, for messages
+  std::string path;  // of the socket
+  uint32_t max_frame_bytes = 16384;
+  size_t buffers = 8192;
+  bool wait = false;  // client: open even though nobody listens yet
+};
+
+// What the two ends of a memif have in common: buffers, a descriptor that
+// gathers everything worth waking for, and a MAC made up for the occasion.
+class MemifPort : public Port {
+ public:
+  const PortInfo& info() const override { return info_; }
+  size_t Allocate(std::span<Frame> frames) override {
+    return pool_->Take(frames);
+  }
+  void Release(std::span<const Frame> frames) override { pool_->Give(frames); }
+  int wake_fd() const override { return epoll_.get(); }
+  PortCounters counters() const override { return counters_; }
+
+ protected:
+  MemifPort(const MemifOptions& options, std::unique_ptr<FramePool> pool,
+            UniqueFd epoll);
+
+  // What an epoll event is about.
+  enum class Source : uint32_t { kListener, kHandshake, kControl, kDoorbell };
+  bool Watch(int fd, uint32_t events, Source source, uint32_t which);
+  void Unwatch(int fd);
+
+  // How many frames at the front no peer could take, or all peers could.
+  size_t CountUnsendable(std::span<const Frame> frames) const;
+  size_t CountSendable(std::span<const Frame> frames) const;
+  // Accepts and drops: there is nobody there.
+  size_t Drop(std::span<const Frame> frames);
+
+  const MemifOptions options_;
+  PortInfo info_;
+  PortCounters counters_;
+  std::unique_ptr<FramePool> pool_;
+  UniqueFd epoll_;
+};
+
+// `memif:PATH,listen`: any number of clients may join; each is a path.
+//
+// Thread safety and invariants: as for Port. Further:
+//  1. A member that stalls only fills its own ring; one that dies or breaks the
+//     rules is removed, and frames received from it stay valid.
+//  2. The path of a member that left is not used for another until 32768 others
+//     have had its place.
+class MemifListenerPort final : public MemifPort {
+ public:
+  static absl::StatusOr<std::unique_ptr<Port>> Open(
+      const MemifOptions& options);
+  ~MemifListenerPort() override;
+
+  size_t Receive(std::span<Frame> frames) override;
+  size_t Transmit(PathId path, std::span<const Frame> frames,
+                  Ring ring) override;
+  bool ArmWakeup() override;
+  void DisarmWakeup() override;
+  uint64_t Service(uint64_t now_ns) override;
+
+ private:
+  struct Member {
+    std::unique_ptr<MemifChannel> channel;  // null: a free place
+    UniqueFd control;
+    uint16_t generation = 0;
+  };
+  struct Joining {
+    std::unique_ptr<MemifServerHandshake> handshake;
+    uint64_t deadline_ns;
+  };
+
+  MemifListenerPort(const MemifOptions& options,
+                    std::unique_ptr<FramePool> pool, UniqueFd epoll,
+                    MemifServerSocket socket);
+  PathId PathOf(uint32_t place) const;
+  Member* Find(PathId path);
+  void AcceptAll(uint64_t now_ns);
+  void ContinueJoining(uint32_t id);
+  void Admit(Joining joining);
+  void Remove(uint32_t place, const char* why);
+  void RemoveBroken();
+  void Broadcast(std::span<const Frame> frames, Ring ring);
+
+  MemifServerSocket socket_;
+  uint64_t accept_again_ns_ = kNever;  // after running out of descriptors
+  std::vector<Member> members_;        // by place
+  std::vector<uint32_t> free_places_;
+  std::vector<uint32_t> active_;  // places of members
+  size_t next_to_serve_ = 0;      // index in active_: fairness
+  absl::flat_hash_map<uint32_t, Joining> joining_;
+  uint32_t next_joining_id_ = 0;
+  uint64_t next_deadline_ns_ = kNever;  // of those that join
+  bool is_armed_ = false;
+  bool has_broken_ = false;
+};
+
+// `memif:PATH`: one path, to the listener. When the listener goes away the
+// port joins again, on its own, as soon as one is back.
+class MemifClientPort final : public MemifPort {
+ public:
+  // Waits a few seconds at most for the listener's answer.
+  static absl::StatusOr<std::unique_ptr<Port>> Open(
+      const MemifOptions& options);
+  ~MemifClientPort() override;
+
+  size_t Receive(std::span<Frame> frames) override;
+  size_t Transmit(PathId path, std::span<const Frame> frames,
+                  Ring ring) override;
+  bool ArmWakeup() override;
+  void DisarmWakeup() override;
+  uint64_t Service(uint64_t now_ns) override;
+
+ private:
+  MemifClientPort(const MemifOptions& options, std::unique_ptr<FramePool> pool,
+                  UniqueFd epoll)
+      : MemifPort(options, std::move(pool), std::move(epoll)) {}
+  absl::Status StartJoining(uint64_t now_ns);
+  absl::Status ContinueJoining();
+  void StopJoining();
+  absl::Status JoinNow();
+  void Leave(const char* why, uint64_t now_ns);
+  void RetryLater(uint64_t now_ns);
+
+  std::unique_ptr<MemifChannel> channel_;  // while joined
+  UniqueFd control_;
+  std::unique_ptr<MemifClientHandshake> handshake_;  // while joining
+  uint64_t next_step_ns_ = kNever;  // to give up joining, or to try again
+  uint64_t backoff_ns_ = 0;
+  bool is_armed_ = false;
+};
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_PORT_MEMIF_PORT_H_
