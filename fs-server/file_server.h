@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_FS_SERVER_FILE_SERVER_H_
+#define TRIPWIRE_FS_SERVER_FILE_SERVER_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "fs-server/config.h"
+#include "fs-server/handle.h"
+#include "fs-server/journal.h"
+#include "fs-server/lease_table.h"
+#include "fs-server/lock_manager.h"
+#include "fs-server/proto/fs.pb.h"
+#include "fs-server/session.h"
+#include "fs-server/timer_queue.h"
+#include "nic/comm/rpc.h"
+
+namespace tripwire::fs {
+
+struct Change;
+
+// Serves files: the protocol of fs.proto on top of any rpc::Server.
+//
+//   auto files = FileServer::Create(config);
+//   auto server = rpc::Server::Start(nic, FileServer::RpcOptions(), (*files)->Callbacks());
+//   ...
+//   (*files)->Shutdown();   // answers calls that wait for locks
+//   server.reset();         // before `files`
+//
+// Handlers run on the RPC server's workers, many at once, each as the calling user.
+// None waits for another client: such calls are parked and answered later. Thread-safe.
+class FileServer {
+ public:
+  static constexpr char kService[] = "fs";
+
+  static absl::StatusOr<std::unique_ptr<FileServer>> Create(ServerConfig config);
+  ~FileServer();
+
+  static rpc::ServerOptions RpcOptions();
+  rpc::Server::Callbacks Callbacks();
+
+  // No call waits any longer; later ones are not parked. Sessions that end from now
+  // on keep their journal, for they will come back to the next server.
+  void Shutdown();
+
+  // True when the server acts as each caller (it runs with root's rights).
+  bool acts_as_caller() const { return acts_as_caller_; }
+  const std::vector<std::unique_ptr<Export>>& exports() const { return exports_; }
+
+  // ---- For the operations (fs-server/ops). ----
+
+  const ServerConfig& config() const { return config_; }
+  const HandleCodec& codec() const { return codec_; }
+  LeaseTable& leases() { return leases_; }
+  LockManager& locks() { return locks_; }
+  OpenTable& opens() { return opens_; }
+  uint64_t verifier() const { return verifier_.load(std::memory_order_relaxed); }
+  // Unstable data may have been lost (fsync failed): everybody must send it again.
+  void DataLost() { verifier_.fetch_add(1, std::memory_order_relaxed); }
+
+  // Serialises operations on one inode that are several system calls.
+  std::mutex& Stripe(const FileId& id) {
+    return stripes_[absl::Hash<FileId>{}(id) % stripes_.size()].mutex;
+  }
+
+  // Sends the reply once every other session has answered the recall of what it may have
+  // cached of `changes`, or its leases have run out.
+  void Answer(std::shared_ptr<rpc::Call> call, const std::vector<uint8_t>& message,
+              rpc::BulkBuffer bulk, size_t bulk_bytes, bool cache, uint64_t session,
+              const std::vector<Change>& changes);
+
+  // Runs `task` when no session may reclaim locks any more: now, or at the end of the
+  // grace period.
+  void AfterGrace(std::function<void()> task);
+  void ReclaimFinished(uint64_t session);
+  bool stopping() const { return stopping_.load(std::memory_order_acquire); }
+  // The fd caches have something to drop some time after their last use.
+  void SchedulePurge();
+
+ private:
+  explicit FileServer(ServerConfig config, HandleCodec codec, size_t open_limit)
+      : config_(std::move(config)), codec_(codec), opens_(open_limit) {}
+  absl::Status OpenExports(size_t cached_fds);
+  absl::StatusOr<std::vector<uint8_t>> OpenSession(
+      const std::shared_ptr<rpc::ServerSession>& rpc, rpc::Bytes greeting);
+  absl::StatusOr<Export*> FindExport(const std::string& name) const;
+  void CloseSession(const std::shared_ptr<rpc::ServerSession>& rpc);
+  void Serve(rpc::Call call);
+  std::shared_ptr<ClientSession> FindSession(uint64_t id);
+  void EndGrace();
+  void Purge();
+
+  struct alignas(64) AlignedMutex {
+    std::mutex mutex;
+  };
+
+  const ServerConfig config_;
+  const HandleCodec codec_;
+  bool acts_as_caller_ = false;
+  std::vector<std::unique_ptr<Export>> exports_;
+  std::unique_ptr<Journal> journal_;
+  std::atomic<uint64_t> verifier_{0};
+  LeaseTable leases_;
+  LockManager locks_;
+  OpenTable opens_;
+  std::array<AlignedMutex, 256> stripes_;
+  std::shared_mutex sessions_mutex_;
+  absl::flat_hash_map<uint64_t, std::shared_ptr<ClientSession>> sessions_;
+  std::mutex grace_mutex_;
+  absl::flat_hash_set<uint64_t> grace_for_;  // sessions that may still reclaim
+  std::vector<std::function<void()>> after_grace_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> purge_scheduled_{false};
+  TimerQueue timers_;  // last: its thread uses the rest
+};
+
+}  // namespace tripwire::fs
+
+#endif  // TRIPWIRE_FS_SERVER_FILE_SERVER_H_

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_FS_SERVER_LEASE_TABLE_H_
+#define TRIPWIRE_FS_SERVER_LEASE_TABLE_H_
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "fs-server/handle.h"
+
+namespace tripwire::fs {
+
+// Which session may cache what until when.
+//
+// Invariants, which make caches coherent:
+//  1. A lease is granted *before* the fact it covers is read from the file system.
+//  2. Holders are taken *after* the change was made.
+// So whoever may have read the old state is among those taken. Thread-safe.
+class LeaseTable {
+ public:
+  enum What : uint8_t { kInode = 1, kNames = 2 };
+  struct Holder {
+    uint64_t session;
+    uint64_t expires_ns;
+    uint8_t what;
+  };
+
+  void Grant(const FileId& id, uint64_t session, uint8_t what, uint64_t expires_ns,
+             uint64_t now_ns);
+
+  // Removes the leases of others than `session` on any of `what`, and returns those
+  // that had not run out. (A session's own lease stays: its reply tells it all.)
+  using Holders = absl::InlinedVector<Holder, 4>;
+  void Take(const FileId& id, uint64_t session, uint8_t what, uint64_t now_ns,
+            Holders* holders);
+
+  void EndSession(uint64_t session);
+  size_t size();  // inodes with leases, those run out included
+
+ private:
+  static constexpr size_t kShards = 64;
+  using Map = absl::flat_hash_map<FileId, absl::InlinedVector<Holder, 1>>;
+  struct alignas(64) Shard {
+    std::mutex mutex;
+    Map map;
+    size_t sweep_size = 1024;  // when to look for leases that ran out
+  };
+  Shard& ShardOf(const FileId& id) {
+    return shards_[absl::Hash<FileId>{}(id) >> 7 & (kShards - 1)];
+  }
+  static void Sweep(Shard& shard, uint64_t now_ns);
+
+  std::array<Shard, kShards> shards_;
+};
+
+}  // namespace tripwire::fs
+
+#endif  // TRIPWIRE_FS_SERVER_LEASE_TABLE_H_

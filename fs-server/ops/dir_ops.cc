@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <mutex>
+
+#include "fs-server/attr.h"
+#include "fs-server/ops/ops.h"
+#include "fs-server/proto/dir_stream.h"
+#include "nic/base/clock.h"
+
+namespace tripwire::fs::ops {
+namespace {
+
+// A record of getdents64(2), copied out of the kernel's buffer.
+struct RawEntry {
+  uint64_t ino;
+  uint64_t next;  // position after it
+  uint8_t type;
+  const char* name;
+};
+
+constexpr size_t kNameAt = offsetof(struct dirent64, d_name);
+
+// Calls `f` for each record until it returns false; that is then returned.
+template <typename F>
+bool ForEach(const char* buffer, size_t bytes, F f) {
+  for (size_t at = 0; at < bytes;) {
+    struct dirent64 head;
+    std::memcpy(&head, buffer + at, kNameAt);
+    const RawEntry entry{head.d_ino, static_cast<uint64_t>(head.d_off), head.d_type,
+                         buffer + at + kNameAt};
+    if (!f(entry)) return false;
+    at += head.d_reclen;
+  }
+  return true;
+}
+
+class Lister {
+ public:
+  Lister(OpContext& ctx, const Inode& dir, int fd, bool plus, DirStreamWriter* out)
+      : ctx_(ctx), dir_(dir), fd_(fd), plus_(plus), out_(out), now_ns_(SystemClock().NowNs()) {}
+
+  // False when the entry does not fit.
+  bool Add(const RawEntry& raw) {
+    if (raw.name[0] == '.' &&
+        (raw.name[1] == '\0' || (raw.name[1] == '.' && raw.name[2] == '\0'))) {
+      return true;
+    }
+    entry_.Clear();
+    entry_.set_name(raw.name);
+    entry_.set_ino(raw.ino);
+    entry_.set_type(raw.type);
+    entry_.set_cookie(raw.next);
+    if (plus_) AddDetails(raw);
+    if (!out_->Append(entry_)) return false;
+    ++entries_;
+    return true;
+  }
+  uint32_t entries() const { return entries_; }
+
+ private:
+  void AddDetails(const RawEntry& raw) {
+    FileId id;
+    struct statx stx;
+    int error = ctx_.store.IdentifyAt(fd_, dir_.id, raw.name, raw.ino, &id, &stx);
+    if (error == EXDEV) {  // a mount point, or replaced since it was listed
+      SharedFd child;
+      error = ctx_.store.Walk(fd_, dir_.id, raw.name, &id, &child);
+      if (error == 0) {
+        ctx_.GrantUnder(id, LeaseTable::kInode, now_ns_);
+        error = StatFd(child->get(), &stx);
+      }
+    } else if (error == 0) {
+      // The promise comes first, then the facts: once more for those that matter.
+      ctx_.GrantUnder(id, LeaseTable::kInode, now_ns_);
+      if (statx(fd_, raw.name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kAttrMask, &stx) != 0 ||
+          stx.stx_ino != raw.ino) {
+        return;
+      }
+    }
+    if (error != 0) return;
+    ctx_.server.codec().Encode(ctx_.exported.id, id, entry_.mutable_handle());
+    ToAttr(stx, entry_.mutable_attr());
+    entry_.set_ino(stx.stx_ino);
+  }
+
+  OpContext& ctx_;
+  const Inode& dir_;
+  const int fd_;
+  const bool plus_;
+  DirStreamWriter* const out_;
+  const uint64_t now_ns_;
+  pb::DirEntry entry_;
+  uint32_t entries_ = 0;
+};
+
+}  // namespace
+
+int ReadDir(OpContext& ctx) {
+  const auto& op = ctx.request.readdir();
+  Inode dir;
+  if (const int error = ctx.Find(op.object(), &dir); error != 0) return error;
+  size_t room = ctx.call->bulk_reply_capacity();
+  if (op.max_bytes() != 0 && op.max_bytes() < room) room = op.max_bytes();
+  if (room < 512) return EINVAL;  // less than the largest entry
+  if (op.cookie() > INT64_MAX) return EINVAL;
+  if (dir.open && !dir.open->directory) return ENOTDIR;
+  ctx.Grant(dir.id, LeaseTable::kNames | LeaseTable::kInode);
+  UniqueFd holder;
+  int fd = -1;
+  if (const int error =
+          ctx.DataFd(dir, pb::OPEN_READ | pb::OPEN_DIRECTORY, &holder, &fd);
+      error != 0) {
+    return error;
+  }
+  std::unique_lock<std::mutex> position;
+  if (dir.open) position = std::unique_lock(dir.open->position_mutex);
+  if (lseek(fd, static_cast<off_t>(op.cookie()), SEEK_SET) < 0) return EINVAL;
+  ctx.bulk = ctx.call->AllocateBulk(room);
+  DirStreamWriter out(ctx.bulk.data(), room);
+  Lister lister(ctx, dir, fd, op.plus(), &out);
+  // An entry of ours is larger than the kernel's, more so with attributes: what is
+  // read in vain at the end is bounded by reading in small pieces.
+  thread_local std::vector<char> buffer(32 * 1024);
+  const size_t piece = std::min(buffer.size(), std::max<size_t>(room / (op.plus() ? 4 : 1), 4096));
+  bool more = true;
+  bool eof = false;
+  while (more) {
+    const long n = syscall(SYS_getdents64, fd, buffer.data(), piece);
+    if (n < 0) return errno;
+    if (n == 0) {
+      eof = true;
+      break;
+    }
+    more = ForEach(buffer.data(), static_cast<size_t>(n),
+                   [&](const RawEntry& entry) { return lister.Add(entry); });
+  }
+  ctx.bulk_bytes = out.size();
+  auto* result = ctx.reply.mutable_readdir();
+  result->set_entries(lister.entries());
+  result->set_eof(eof);
+  if (op.plus()) result->set_attr_cache_ms(ctx.server.config().lease_ms);
+  Inode self = dir;
+  return ctx.ReplyAttr(self);
+}
+
+}  // namespace tripwire::fs::ops

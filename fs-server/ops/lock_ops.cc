@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <cerrno>
+#include <memory>
+#include <utility>
+
+#include "fs-server/ops/ops.h"
+
+namespace tripwire::fs::ops {
+namespace {
+
+bool ToRequest(const OpContext& ctx, const pb::Lock& op, LockManager::Request* out) {
+  if (op.kind() != pb::LOCK_KIND_POSIX && op.kind() != pb::LOCK_KIND_FLOCK) return false;
+  if (op.start() > INT64_MAX) return false;
+  out->kind = op.kind() == pb::LOCK_KIND_POSIX ? LockManager::Kind::kPosix
+                                               : LockManager::Kind::kFlock;
+  out->exclusive = op.type() == pb::LOCK_TYPE_WRITE;
+  out->owner = {ctx.session.id, op.owner()};
+  out->pid = op.pid();
+  if (out->kind == LockManager::Kind::kFlock) return true;  // all of the file
+  out->start = op.start();
+  if (op.length() != 0) {
+    if (op.length() - 1 > UINT64_MAX - op.start()) return false;
+    out->end = op.start() + (op.length() - 1);
+    if (out->end >= INT64_MAX) out->end = UINT64_MAX;
+  }
+  return true;
+}
+
+// Answers a call that left its worker.
+void AnswerLater(FileServer& server, std::shared_ptr<rpc::Call> call, uint64_t session,
+                 int error) {
+  pb::Reply reply;
+  reply.set_error(error);
+  std::vector<uint8_t> message(reply.ByteSizeLong());
+  reply.SerializeWithCachedSizesToArray(message.data());
+  server.Answer(std::move(call), message, {}, 0, true, session, {});
+}
+
+void Wait(FileServer& server, std::shared_ptr<rpc::Call> call, const FileId& id,
+          const LockManager::Request& request) {
+  // Shared by the continuation and the canceller: whoever the lock manager lets
+  // run first answers, and it lets only one.
+  const uint64_t session = request.owner.session;
+  const LockManager::Ticket ticket = server.locks().Wait(
+      id, request, [&server, call, session](int error) { AnswerLater(server, call, session, error); });
+  if (ticket == 0) return;
+  call->OnCancel([&server, ticket] { server.locks().Cancel(ticket); });
+  // A request queued while the server was told to stop would never be answered.
+  if (server.stopping()) server.locks().StopWaiting();
+}
+
+void Run(FileServer& server, std::shared_ptr<rpc::Call> call, const FileId& id,
+         const LockManager::Request& request, bool wait) {
+  if (server.stopping()) {
+    AnswerLater(server, std::move(call), request.owner.session, EAGAIN);
+  } else if (wait) {
+    Wait(server, std::move(call), id, request);
+  } else {
+    const int error = server.locks().Try(id, request);
+    AnswerLater(server, std::move(call), request.owner.session, error);
+  }
+}
+
+int Test(OpContext& ctx, const FileId& id, const LockManager::Request& request) {
+  auto* result = ctx.reply.mutable_lock();
+  const auto conflict = ctx.server.locks().Test(id, request);
+  if (!conflict) return 0;
+  result->set_type(conflict->exclusive ? pb::LOCK_TYPE_WRITE : pb::LOCK_TYPE_READ);
+  result->set_start(conflict->start);
+  result->set_length(conflict->end == UINT64_MAX ? 0 : conflict->end - conflict->start + 1);
+  if (conflict->owner.session == ctx.session.id) result->set_pid(conflict->pid);
+  return 0;
+}
+
+}  // namespace
+
+int Lock(OpContext& ctx) {
+  const auto& op = ctx.request.lock();
+  auto id = ctx.server.codec().Decode(ctx.exported.id, op.object().handle());
+  if (!id) return ESTALE;
+  LockManager::Request request;
+  if (!ToRequest(ctx, op, &request)) return EINVAL;
+  if (op.type() == pb::LOCK_TYPE_UNLOCK) {
+    ctx.server.locks().Unlock(*id, request);
+    return 0;
+  }
+  if (op.type() != pb::LOCK_TYPE_READ && op.type() != pb::LOCK_TYPE_WRITE) return EINVAL;
+  if (op.action() == pb::LOCK_ACTION_TEST) return Test(ctx, *id, request);
+  if (op.action() != pb::LOCK_ACTION_TRY && op.action() != pb::LOCK_ACTION_WAIT) return EINVAL;
+  if (ctx.session.journal) ctx.session.journal->SetHoldsLocks(true);
+  const bool wait = op.action() == pb::LOCK_ACTION_WAIT;
+  FileServer& server = ctx.server;
+  if (op.reclaim()) {
+    Run(server, std::move(ctx.call), *id, request, wait);
+  } else {
+    server.AfterGrace([&server, call = std::move(ctx.call), id = *id, request, wait] {
+      Run(server, call, id, request, wait);
+    });
+  }
+  return kParked;
+}
+
+int ReclaimDone(OpContext& ctx) {
+  ctx.server.ReclaimFinished(ctx.session.id);
+  return 0;
+}
+
+}  // namespace tripwire::fs::ops
