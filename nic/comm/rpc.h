@@ -165,6 +165,14 @@ struct ServerOptions {
   uint64_t session_timeout_ns = 60 * kSecond;  // how long a lost client may return
 };
 
+// What a server's threads did; see docs/communication.md.
+struct ServerStats {
+  uint64_t calls = 0;       // handlers started
+  uint64_t handovers = 0;   // times another thread was woken to help
+  uint64_t takeovers = 0;   // times a handler kept the NIC waiting too long
+  uint64_t timers_set = 0;  // system calls to watch over long handlers
+};
+
 class Server {
  public:
   struct Callbacks {
@@ -188,6 +196,7 @@ class Server {
   // stored, before any client returns. See Call::Reply.
   virtual void RestoreReply(uint64_t session_id, uint32_t slot,
                             uint64_t sequence, Bytes message) = 0;
+  virtual ServerStats stats() const { return {}; }
 };
 
 // ---------------------------------------------------------------- client side
@@ -255,13 +264,21 @@ class Client {
   // Makes a call and waits for its answer. Thread-safe; many threads may call at
   // once, each waiting thread drives the NIC itself where it can. Errors:
   // DEADLINE_EXCEEDED (timeout; the server is told to give up and the slot is
-  // reclaimed once it has), CANCELLED (token), UNAVAILABLE (client closing, or
-  // the session was expelled), INVALID_ARGUMENT (too large).
+  // reclaimed once it has), CANCELLED (token, see below; client closing),
+  // UNAVAILABLE (the session was expelled, or cannot be opened again), ABORTED
+  // (the server dropped the call unanswered), INVALID_ARGUMENT (too large).
+  //
+  // A cancelled call that the server has is cancelled there: its handler's
+  // OnCancel runs, and the answer that follows, whichever it is, is returned as
+  // any other, so that the caller knows what became of its request. CANCELLED is
+  // returned for a call that was not sent, and when no answer comes within a
+  // second, or there is no link to the server; the call may then have run.
   virtual absl::Status Invoke(const Request& request, Response* response,
                               CancelToken* cancel = nullptr) = 0;
 
-  // The same without waiting: `done` runs on whichever thread drives the NIC and
-  // must not block. Message and bulk memory must stay valid until then.
+  // The same without waiting: `done` runs on a thread of the client's own, one
+  // call's after another's, and must not block; it may call InvokeAsync. Message
+  // and bulk memory must stay valid until then.
   virtual void InvokeAsync(const Request& request,
                            std::function<void(absl::Status, Response)> done) = 0;
 

@@ -10,6 +10,8 @@ namespace {
 constexpr size_t kBurst = 32;
 // How often a busy engine gives its ports time for joins and departures.
 constexpr uint64_t kServiceNs = 5 * kMillisecond;
+// How soon a sleeper looks again at a port that had no room.
+constexpr uint64_t kRetryNs = 200 * kMicrosecond;
 // Early frames held for all links together; they are the ports' buffers.
 constexpr uint32_t kMaxHeldFrames = 2048;
 constexpr uint16_t kPressedCredit = 32;
@@ -40,7 +42,9 @@ bool Engine::Poll(uint64_t now_ns) {
 
 uint64_t Engine::NextDeadline() const {
   const uint64_t timer = timers_.empty() ? kNever : timers_.top().first;
-  return std::min({timer, control_at_, service_at_});
+  // Links whose path was full: nothing tells when it has room again.
+  const uint64_t retry = ready_.empty() ? kNever : now_ns_ + kRetryNs;
+  return std::min({timer, control_at_, service_at_, retry});
 }
 
 bool Engine::ReceiveBursts() {
@@ -190,6 +194,7 @@ void Engine::MarkReady(Link& link) {
 
 bool Engine::ServeLinks() {
   if (ready_.empty()) return false;
+  const uint64_t sent_before = counters_.tx_frames;
   serving_.swap(ready_);
   for (LinkId id : serving_) {
     Link* link = FindLink(id);
@@ -204,7 +209,7 @@ bool Engine::ServeLinks() {
     }
   }
   serving_.clear();
-  return true;
+  return counters_.tx_frames != sent_before;
 }
 
 void Engine::FlushAcks() {

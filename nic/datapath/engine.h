@@ -174,13 +174,14 @@ class Engine {
   uint32_t SegmentBytes(const Link& link, const SendOp& op,
                         uint64_t offset) const;
   uint32_t BuildFrame(Link& link, SendOp& op, uint64_t sequence,
-                      uint64_t offset, uint32_t length, bool ack_requested,
-                      uint8_t* out);
+                      uint32_t acknowledged, uint64_t offset, uint32_t length,
+                      bool ack_requested, uint8_t* out);
   void OnTransmitted(Link& link, SendOp& op);
   void FillHeaders(const Link& link, uint8_t type, uint16_t flags,
-                   uint64_t sequence, uint8_t* out) const;
+                   uint64_t sequence, uint32_t acknowledged,
+                   uint8_t* out) const;
   void NoteAckSent(Link& link);
-  uint64_t Acknowledged(const Link& link) const;
+  uint32_t Acknowledged(const Link& link) const;
 
   // loss.cc
   void ApplyAck(Link& link, const wire::FrameView& view);

@@ -21,12 +21,13 @@ void Engine::SendAck(Link& link, Ring ring, bool ask) {
     return;
   }
   FillHeaders(link, wire::kAck, ask ? wire::kAckRequested : 0,
-              link.next_sequence, frame.data);
+              link.next_sequence, Acknowledged(link), frame.data);
   auto* body =
       reinterpret_cast<wire::AckPayload*>(frame.data + wire::kHeaderBytes);
   std::memset(body, 0, sizeof *body);
   if (link.early_count > 0) {
-    const uint64_t acknowledged = Acknowledged(link);
+    const uint64_t acknowledged =
+        ExpandSequence(Acknowledged(link), link.expected);
     for (uint64_t s = link.expected + 1; s < link.early_end; ++s) {
       if (link.Early(s).data == nullptr) continue;
       const uint64_t i = s - acknowledged - 1;

@@ -49,6 +49,10 @@ struct SentFrame {
   uint32_t length = 0;
   uint64_t sent_ns = 0;
   uint64_t transmission = 0;  // serial number of its latest transmission
+  // What it acknowledged when first sent. Said again when sent again: a later
+  // acknowledgement under an old sequence number would seem to precede refusals
+  // it really follows (see Engine::ApplyAck).
+  uint32_t acknowledged = 0;
   bool received = false;      // selectively acknowledged
   bool lost = false;          // to be sent again
   bool retransmitted = false;

@@ -69,7 +69,8 @@ uint32_t Engine::SegmentBytes(const Link& link, const SendOp& op,
 }
 
 void Engine::FillHeaders(const Link& link, uint8_t type, uint16_t flags,
-                         uint64_t sequence, uint8_t* out) const {
+                         uint64_t sequence, uint32_t acknowledged,
+                         uint8_t* out) const {
   auto* ethernet = reinterpret_cast<wire::EthernetHeader*>(out);
   std::memcpy(ethernet->destination, link.remote_mac.bytes.data(), 6);
   std::memcpy(ethernet->source, ports_[link.port]->info().mac.bytes.data(), 6);
@@ -82,13 +83,14 @@ void Engine::FillHeaders(const Link& link, uint8_t type, uint16_t flags,
   header->link = link.remote_link;
   header->epoch = link.remote_epoch;
   header->sequence = static_cast<uint32_t>(sequence);
-  header->acknowledged = static_cast<uint32_t>(Acknowledged(link));
+  header->acknowledged = acknowledged;
   header->credit = Credit();
 }
 
 uint32_t Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
-                            uint64_t offset, uint32_t length,
-                            bool ack_requested, uint8_t* out) {
+                            uint32_t acknowledged, uint64_t offset,
+                            uint32_t length, bool ack_requested,
+                            uint8_t* out) {
   uint8_t type = op.type;
   OpStatus status = op.status;
   const uint8_t* source = op.data + offset;
@@ -107,7 +109,7 @@ uint32_t Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
   }
   uint16_t flags = ack_requested ? wire::kAckRequested : 0;
   if (!CarriesData(type) || offset + length == op.length) flags |= wire::kLast;
-  FillHeaders(link, type, flags, sequence, out);
+  FillHeaders(link, type, flags, sequence, acknowledged, out);
   uint8_t* payload = out + wire::kHeaderBytes;
   switch (type) {
     case wire::kWrite: {
@@ -171,7 +173,6 @@ bool Engine::TransmitBurst(Link& link, std::span<Frame> frames, size_t* sent) {
   for (size_t i = 0; i < *sent; ++i) {
     counters_.tx_bytes += frames[i].length_bytes;
   }
-  if (*sent > 0) NoteAckSent(link);
   if (*sent == frames.size()) return true;
   port.Release(frames.subspan(*sent));
   MarkReady(link);  // try again next turn
@@ -195,8 +196,9 @@ bool Engine::PumpLost(Link& link) {
     for (size_t i = 0; i < got; ++i) {
       const SentFrame& record = link.Sent(sequences[i]);
       frames[i].length_bytes =
-          BuildFrame(link, link.Op(record.op), sequences[i], record.op_offset,
-                     record.length, i + 1 == got, frames[i].data);
+          BuildFrame(link, link.Op(record.op), sequences[i],
+                     record.acknowledged, record.op_offset, record.length,
+                     i + 1 == got, frames[i].data);
     }
     size_t sent = 0;
     const bool all = TransmitBurst(link, {frames.data(), got}, &sent);
@@ -247,6 +249,7 @@ bool Engine::PumpNew(Link& link) {
     }
     if (count == 0) return true;
     const size_t got = ports_[link.port]->Allocate({frames.data(), count});
+    const uint32_t acknowledged = Acknowledged(link);
     for (size_t i = 0; i < got; ++i) {
       const Piece& piece = pieces[i];
       const uint64_t sequence = link.next_sequence + i;
@@ -256,8 +259,8 @@ bool Engine::PumpNew(Link& link) {
           !MaySend(link, sequence + 1, static_cast<uint32_t>(i + 1));
       const bool ask = last_for_now || sequence % kAskEvery == 0;
       frames[i].length_bytes =
-          BuildFrame(link, link.Op(piece.op), sequence, piece.offset,
-                     piece.length, ask, frames[i].data);
+          BuildFrame(link, link.Op(piece.op), sequence, acknowledged,
+                     piece.offset, piece.length, ask, frames[i].data);
     }
     size_t sent = 0;
     const bool all = TransmitBurst(link, {frames.data(), got}, &sent);
@@ -265,7 +268,7 @@ bool Engine::PumpNew(Link& link) {
       const Piece& piece = pieces[i];
       const uint64_t sequence = link.next_sequence++;
       link.Sent(sequence) = {piece.op, piece.offset, piece.length, now_ns_,
-                             ++link.transmissions};
+                             ++link.transmissions, acknowledged};
       SendOp& op = link.Op(piece.op);
       if (piece.offset == 0) op.first_sequence = sequence;
       link.cursor_op = piece.ends_op ? piece.op + 1 : piece.op;
@@ -276,7 +279,10 @@ bool Engine::PumpNew(Link& link) {
         OnTransmitted(link, op);
       }
     }
-    if (sent > 0 && link.retransmit_at == kNever) SetRetransmitTimer(link);
+    if (sent > 0) {
+      NoteAckSent(link);
+      if (link.retransmit_at == kNever) SetRetransmitTimer(link);
+    }
     if (!all) return false;
     if (got < count) {
       ++counters_.drop_no_buffer;
@@ -307,8 +313,9 @@ void Engine::OnTransmitted(Link& link, SendOp& op) {
   }
 }
 
-uint64_t Engine::Acknowledged(const Link& link) const {
-  return link.refusals_queued > 0 ? link.first_refused : link.expected;
+uint32_t Engine::Acknowledged(const Link& link) const {
+  return static_cast<uint32_t>(link.refusals_queued > 0 ? link.first_refused
+                                                        : link.expected);
 }
 
 void Engine::NoteAckSent(Link& link) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <poll.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +18,8 @@ namespace {
 constexpr uint64_t kJoinTimeoutNs = 5 * kSecond;
 constexpr uint64_t kFirstBackoffNs = 1 * kMillisecond;
 constexpr uint64_t kLastBackoffNs = 250 * kMillisecond;
+constexpr int kRefusedRetries = 5;
+constexpr useconds_t kRefusedPauseUs = 20'000;
 constexpr uint32_t kDoorbellEvents = EPOLLIN | EPOLLET;
 
 }  // namespace
@@ -129,6 +132,11 @@ absl::Status MemifClientPort::JoinNow() {
   SystemClock clock;
   const uint64_t deadline_ns = clock.NowNs() + kJoinTimeoutNs;
   absl::Status status = StartJoining(clock.NowNs());
+  // A listener that is just starting has a socket before it listens on it.
+  for (int i = 0; i < kRefusedRetries && absl::IsUnavailable(status); ++i) {
+    usleep(kRefusedPauseUs);
+    status = StartJoining(clock.NowNs());
+  }
   while (status.ok() && channel_ == nullptr) {
     const uint64_t now_ns = clock.NowNs();
     if (now_ns >= deadline_ns) {
