@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The server's threads: leader and followers.
+//
+// One worker, the leader, waits on the NIC. When calls arrive it steps down and
+// runs them itself: no other thread is woken for a call. While it is away nobody
+// waits on the NIC; a handler is expected to be shorter than a wake-up. Should
+// one stay away longer (disk), the standby, a follower that sleeps on a timer,
+// takes the lead. The timer is set when a handler starts and at most once in its
+// period, and not at all when idle, so an idle server does nothing.
+#include <poll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "nic/base/fd.h"
+#include "nic/comm/rpc.h"
+#include "nic/comm/server_core.h"
+
+namespace tripwire::rpc {
+namespace {
+
+// How long a handler may keep the NIC waiting.
+constexpr uint64_t kWatchNs = 1 * kMillisecond;
+// Waking another thread costs this much; fewer than so much work is not worth it.
+constexpr uint64_t kWakeCostNs = 150 * kMicrosecond;
+
+class ThreadedServer final : public Server {
+ public:
+  static absl::StatusOr<std::unique_ptr<Server>> Start(
+      Nic& nic, ServerOptions options, Callbacks callbacks) {
+    if (!callbacks.call) {
+      return absl::InvalidArgumentError("rpc: a server needs a call handler");
+    }
+    UniqueFd timer(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));
+    if (!timer) {
+      return absl::ErrnoToStatus(errno, "rpc: cannot make a timer");
+    }
+    const uint32_t workers = std::max(options.workers, 1u);
+    auto core = ServerCore::Create(nic, std::move(options), std::move(callbacks));
+    if (!core.ok()) return core.status();
+    return std::unique_ptr<Server>(
+        new ThreadedServer(*std::move(core), std::move(timer), workers));
+  }
+
+  ~ThreadedServer() override {
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+      SetTimer(1);
+      rest_.notify_all();
+    }
+    core_->context().Interrupt();
+    for (auto& thread : threads_) thread.join();
+    core_->Stop();
+  }
+
+  void RestoreReply(uint64_t session_id, uint32_t slot, uint64_t sequence,
+                    Bytes message) override {
+    core_->RestoreReply(session_id, slot, sequence, message);
+  }
+
+  ServerStats stats() const override {
+    std::lock_guard lock(mutex_);
+    ServerStats stats = stats_;
+    stats.calls = core_->calls_started();
+    return stats;
+  }
+
+ private:
+  using Lock = std::unique_lock<std::mutex>;
+
+  ThreadedServer(std::unique_ptr<ServerCore> core, UniqueFd timer,
+                 uint32_t workers)
+      : core_(std::move(core)), timer_(std::move(timer)), workers_(workers) {
+    // Somebody outside the workers made a job: the leader is the one to run it.
+    core_->on_job = [this] { core_->context().Interrupt(); };
+    // One more than may run calls, so that the NIC, cancellations and the ends
+    // of notifications are seen to while all calls block.
+    for (uint32_t i = 0; i < workers + 1; ++i) {
+      threads_.emplace_back([this] { Work(); });
+    }
+  }
+
+  void Work() {
+    Lock lock(mutex_);
+    while (!stop_) {
+      if (ServerCore::Job job = core_->TakeJob(running_ < workers_)) {
+        RunJob(lock, std::move(job));
+      } else if (!leading_) {
+        Lead(lock);
+      } else {
+        Rest(lock);
+      }
+    }
+  }
+
+  void RunJob(Lock& lock, ServerCore::Job job) {
+    const bool is_call = job.call != nullptr;
+    running_ += is_call;
+    const uint64_t start_ns = clock_.NowNs();
+    if (!leading_) left_ns_ = start_ns;
+    CallForHelp();
+    lock.unlock();
+    core_->Run(std::move(job));
+    const uint64_t took_ns = clock_.NowNs() - start_ns;
+    lock.lock();
+    running_ -= is_call;
+    if (is_call) average_ns_ += (took_ns - average_ns_) / 16;
+  }
+
+  // Before running a job: sees to it that somebody looks after the NIC, and the
+  // calls behind this one, if it takes long.
+  void CallForHelp() {
+    if (!standby_) {
+      // Only when another worker is stuck already.
+      if (resting_ > 0 && !leading_) {
+        rest_.notify_one();
+        ++stats_.handovers;
+      }
+      return;
+    }
+    if (kicked_) return;
+    const size_t behind = core_->CallsPending();
+    if (behind > 0 && static_cast<double>(behind) * average_ns_ > kWakeCostNs) {
+      kicked_ = true;
+      ++stats_.handovers;
+      SetTimer(1);
+    } else if (!watching_ && !leading_) {
+      watching_ = true;
+      SetTimer(kWatchNs);
+    }
+  }
+
+  void Lead(Lock& lock) {
+    leading_ = true;
+    lock.unlock();
+    Event events[64];
+    const size_t count =
+        core_->context().Wait(events, core_->NextDeadlineNs());
+    core_->Handle({events, count});
+    lock.lock();
+    leading_ = false;
+    left_ns_ = clock_.NowNs();
+  }
+
+  void Rest(Lock& lock) {
+    if (standby_) {
+      ++resting_;
+      rest_.wait(lock);
+      --resting_;
+      return;
+    }
+    standby_ = true;
+    while (!stop_) {
+      lock.unlock();
+      uint64_t expirations;
+      const ssize_t got = read(timer_.get(), &expirations, sizeof expirations);
+      lock.lock();
+      if (got < 0 && errno != EINTR) break;  // cannot be; better busy than dead
+      watching_ = false;
+      if (std::exchange(kicked_, false)) break;
+      if (leading_) continue;  // the handler was short
+      const uint64_t away_ns = clock_.NowNs() - left_ns_;
+      if (away_ns >= kWatchNs * 3 / 4) {
+        ++stats_.takeovers;
+        break;
+      }
+      watching_ = true;
+      SetTimer(kWatchNs - away_ns);
+    }
+    standby_ = false;
+  }
+
+  void SetTimer(uint64_t ns) {
+    itimerspec when{};
+    when.it_value.tv_sec = static_cast<time_t>(ns / kSecond);
+    when.it_value.tv_nsec = static_cast<long>(ns % kSecond);
+    timerfd_settime(timer_.get(), 0, &when, nullptr);
+    ++stats_.timers_set;
+  }
+
+  const std::unique_ptr<ServerCore> core_;
+  const UniqueFd timer_;
+  const uint32_t workers_;
+  SystemClock clock_;  // of the threads; the NIC may have another
+
+  mutable std::mutex mutex_;
+  std::condition_variable rest_;  // followers beyond the standby
+  bool stop_ = false;
+  bool leading_ = false;   // somebody waits on the NIC
+  bool standby_ = false;   // somebody sleeps on the timer
+  bool watching_ = false;  // the timer is set
+  bool kicked_ = false;    // the timer was set to fetch the standby at once
+  uint32_t running_ = 0;   // calls
+  uint32_t resting_ = 0;
+  uint64_t left_ns_ = 0;   // when the NIC was last left alone
+  double average_ns_ = 0;  // how long a call takes
+  ServerStats stats_;
+
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(Nic& nic,
+                                                      ServerOptions options,
+                                                      Callbacks callbacks) {
+  return ThreadedServer::Start(nic, std::move(options), std::move(callbacks));
+}
+
+}  // namespace tripwire::rpc
