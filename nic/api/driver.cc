@@ -20,6 +20,8 @@ constexpr uint64_t kLongestNapNs = 256 * kMillisecond;
 constexpr uint64_t kBlindPollNs = 200 * kMicrosecond;
 // Spinning gives way to other runnable threads after this, then ever so often.
 constexpr uint64_t kPoliteAfterNs = 10 * kMicrosecond;
+// Turns of a spin between looks at the ports' slow work.
+constexpr uint32_t kServiceTurns = 4096;
 // The service thread stays awake this long after it had something to do.
 constexpr uint64_t kServiceLingerNs = 20 * kMicrosecond;
 
@@ -201,6 +203,8 @@ bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
     CpuRelax();
     if (now_ns - start_ns > kPoliteAfterNs && turn % 16 == 0) sched_yield();
     lock.lock();
+    // A long spin does not see the ports' descriptors: peers may be joining.
+    if (turn % kServiceTurns == 0) engine_.ServicePorts();
     if (ready()) return true;
     now_ns = clock_.NowNs();
   }
