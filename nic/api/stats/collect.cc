@@ -15,6 +15,7 @@
 #include "nic/api/stats/stats.h"
 #include "nic/api/stats/stats.pb.h"
 #include "nic/base/fd.h"
+#include "nic/port/port_spec.h"
 
 namespace tripwire::stats {
 namespace {
@@ -99,9 +100,14 @@ std::vector<ProcessStats> Collect(const std::vector<std::string>& directories) {
 
 std::vector<std::string> DefaultDirectories() {
   std::vector<std::string> directories;
-  if (auto own = RuntimeDirectory(); own.ok()) directories.push_back(*own);
+  directories.push_back(DefaultPortDirectory());
   if (::geteuid() == 0) {
     directories.push_back("/run/tripwire");
+    for (const std::string& name : List("/tmp")) {
+      if (absl::StartsWith(name, "tripwire-")) {
+        directories.push_back(absl::StrCat("/tmp/", name));
+      }
+    }
     for (const std::string& user : List("/run/user")) {
       if (user[0] != '.') {
         directories.push_back(absl::StrCat("/run/user/", user, "/tripwire"));

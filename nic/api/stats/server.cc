@@ -17,6 +17,7 @@
 #include "nic/api/stats/stats.pb.h"
 #include "nic/base/fd.h"
 #include "nic/base/random.h"
+#include "nic/port/port_spec.h"
 
 namespace tripwire::stats {
 namespace {
@@ -52,17 +53,24 @@ absl::StatusOr<UniqueFd> Listen(const std::string& path) {
   return fd;
 }
 
-}  // namespace
-
-absl::StatusOr<std::string> RuntimeDirectory() {
-  // Read before other threads run: programs start their server at start-up.
-  const char* xdg =
-      std::getenv("XDG_RUNTIME_DIR");  // NOLINT(concurrency-mt-unsafe)
-  if (xdg != nullptr && *xdg == '/') return absl::StrCat(xdg, "/tripwire");
-  if (::geteuid() == 0) return "/run/tripwire";
-  return absl::FailedPreconditionError(
-      "no runtime directory: XDG_RUNTIME_DIR is not set");
+// Makes the directory, and sure that nobody else can put sockets into it.
+absl::Status Prepare(const std::string& directory) {
+  if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Failure(absl::StrCat("cannot make ", directory));
+  }
+  struct stat info;
+  if (::lstat(directory.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(directory, " is not a directory"));
+  }
+  if (info.st_uid != ::geteuid() || (info.st_mode & 0022) != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(directory, " can be written to by others"));
+  }
+  return absl::OkStatus();
 }
+
+}  // namespace
 
 class Server::Impl {
  public:
@@ -156,15 +164,9 @@ const std::string& Server::path() const { return impl_->path(); }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(Nic& nic,
                                                       Options options) {
-  std::string directory = options.directory;
-  if (directory.empty()) {
-    auto found = RuntimeDirectory();
-    if (!found.ok()) return found.status();
-    directory = *std::move(found);
-  }
-  if (::mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) {
-    return Failure(absl::StrCat("cannot make ", directory));
-  }
+  const std::string directory =
+      options.directory.empty() ? DefaultPortDirectory() : options.directory;
+  if (auto status = Prepare(directory); !status.ok()) return status;
   // Processes in different pid namespaces may share the directory, hence the
   // number besides the pid.
   Random random = Random::FromSystem();

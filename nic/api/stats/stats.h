@@ -14,7 +14,7 @@
 #include "nic/api/nic.h"
 
 // Live counters of the programs on this host: each offers them on a Unix socket
-// in the runtime directory, and `tw stat` collects them.
+// in the directory of default ports, and `tw stat` collects them.
 namespace tripwire::stats {
 
 struct Counter {
@@ -39,16 +39,12 @@ struct ProcessStats {
   uint64_t Value(std::string_view group, std::string_view counter) const;
 };
 
-// Where programs put their sockets: $XDG_RUNTIME_DIR/tripwire, or /run/tripwire
-// for root without one. FAILED_PRECONDITION when there is neither.
-absl::StatusOr<std::string> RuntimeDirectory();
-
 struct Options {
   std::string program;  // "tw-fsd"
   std::string detail;   // "src=/usr/src"
   // The program's own groups, if any; called from the server's thread.
   std::function<std::vector<Group>()> extra;
-  std::string directory;  // empty: RuntimeDirectory()
+  std::string directory;  // empty: that of default ports (nic/port/port_spec.h)
 };
 
 // Offers the counters of `nic` until destroyed. Costs nothing while nobody
@@ -76,7 +72,7 @@ class Server {
 // Asks every program of this user (root: of every user) with a socket in
 // `directories`. Sockets whose program is gone are removed.
 std::vector<ProcessStats> Collect(const std::vector<std::string>& directories);
-// RuntimeDirectory, and for root those of the users.
+// The directory of default ports, and for root those of all users.
 std::vector<std::string> DefaultDirectories();
 
 // One JSON object on one line:

@@ -15,7 +15,7 @@ ino_t NetworkInode(const std::string& path) {
 }
 
 // The faulty port's part of a port's specification (docs/ports.md).
-constexpr char kFaults[] = "loss=0.01,dup=0.01,reorder=0.01";
+constexpr char kFaults[] = "faulty:loss=0.01,dup=0.01,reorder=0.01:";
 
 }  // namespace
 
@@ -72,7 +72,7 @@ void Network::AddNode() {
 
 std::string Network::Decorated(std::string port) const {
   if (wire_ != Wire::kFaultyMemif && wire_ != Wire::kFaultyEth) return port;
-  return port + "," + kFaults;
+  return kFaults + port;
 }
 
 std::string Network::ServerPort() const {

@@ -96,6 +96,15 @@ void Share::StartServer(const Argv& more, const std::string& export_options) {
   SpawnOptions options = network_->ServerNode();
   options.environment = {"TRIPWIRE_STATE_DIR=" + temp_.path()};
   server_ = Process(argv, options);
+  // A client of a memif needs its listener; over Ethernet it asks until heard.
+  if (network_->HasCable()) return;
+  const std::string socket = temp_.path() + "/nic.sock";
+  const bool listens = Eventually(20, [&] {
+    return ::access(socket.c_str(), F_OK) == 0 || !server_.Running();
+  });
+  if (!listens || !server_.Running()) {
+    throw std::runtime_error("tw-fsd does not start: " + server_.err());
+  }
 }
 
 Argv Share::MountCommand(int client, const std::string& mount_point,
