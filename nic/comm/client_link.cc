@@ -95,7 +95,8 @@ void ClientCore::HandleEvent(const Event& event) {
   if (event.link != link_ || state_ == State::kIdle) return;
   switch (event.kind) {
     case EventKind::kLinkUp:
-      OnLinkUp(event.link);
+      // Not news for a link that Begin was given.
+      if (state_ == State::kConnecting) OnLinkUp(event.link);
       break;
     case EventKind::kMessage:
       while (state_ != State::kIdle && state_ != State::kEnded) {
