@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// tw-fs-bench: the same file work in several directories, each compared with the
+// first (the floor: a local FUSE pass-through, see fs_bench.sh). Every figure is
+// the best of the repetitions, taken in turn over the directories so that a noisy
+// machine disturbs all alike.
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+struct Settings {
+  std::vector<std::string> directories;
+  uint64_t file_mib = 256;
+  int files = 2000;
+  int repeats = 3;
+};
+
+[[noreturn]] void Die(const std::string& what) {
+  std::fprintf(stderr, "tw-fs-bench: %s: %s\n", what.c_str(), strerror(errno));
+  std::exit(1);
+}
+
+int OpenOrDie(const std::string& path, int flags) {
+  const int fd = open(path.c_str(), flags | O_CLOEXEC, 0644);
+  if (fd < 0) Die(path);
+  return fd;
+}
+
+double Seconds(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
+// Forgets the pages of a file, so that it is read from below the mount.
+void Forget(int fd) { posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
+
+struct Workload {
+  const char* name;
+  const char* unit;
+  // Does the work in a directory; returns units of work per second.
+  std::function<double(const std::string&)> run;
+};
+
+std::vector<Workload> Workloads(const Settings& s) {
+  const uint64_t bytes = s.file_mib << 20;
+  const auto file = [](const std::string& dir) { return dir + "/bench.data"; };
+  const auto name = [](const std::string& dir, int i) {
+    return dir + "/bench.d/f" + std::to_string(i);
+  };
+  return {
+      {"sequential write, 1 MiB", "MiB/s",
+       [=](const std::string& dir) {
+         std::vector<char> block(1 << 20, 'w');
+         return s.file_mib / Seconds([&] {
+                  const int fd = OpenOrDie(file(dir), O_WRONLY | O_CREAT | O_TRUNC);
+                  for (uint64_t at = 0; at < bytes; at += block.size()) {
+                    if (write(fd, block.data(), block.size()) !=
+                        static_cast<ssize_t>(block.size())) {
+                      Die("write");
+                    }
+                  }
+                  if (close(fd) != 0) Die("close");
+                });
+       }},
+      {"sequential read, 1 MiB", "MiB/s",
+       [=](const std::string& dir) {
+         std::vector<char> block(1 << 20);
+         const int fd = OpenOrDie(file(dir), O_RDONLY);
+         Forget(fd);
+         const double took = Seconds([&] {
+           uint64_t got = 0;
+           ssize_t n;
+           while ((n = read(fd, block.data(), block.size())) > 0) got += n;
+           if (n < 0 || got != bytes) Die("read");
+         });
+         close(fd);
+         return s.file_mib / took;
+       }},
+      {"random read, 4 KiB", "op/s",
+       [=](const std::string& dir) {
+         constexpr int kReads = 4000;
+         std::mt19937_64 random(1);
+         char block[4096];
+         const int fd = OpenOrDie(file(dir), O_RDONLY);
+         Forget(fd);
+         posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+         const double took = Seconds([&] {
+           for (int i = 0; i < kReads; ++i) {
+             const off_t at = static_cast<off_t>(random() % (bytes / 4096) * 4096);
+             if (pread(fd, block, sizeof block, at) != sizeof block) Die("pread");
+           }
+         });
+         close(fd);
+         return kReads / took;
+       }},
+      {"random write, 4 KiB", "op/s",
+       [=](const std::string& dir) {
+         constexpr int kWrites = 4000;
+         std::mt19937_64 random(2);
+         char block[4096] = {};
+         const int fd = OpenOrDie(file(dir), O_WRONLY);
+         const double took = Seconds([&] {
+           for (int i = 0; i < kWrites; ++i) {
+             const off_t at = static_cast<off_t>(random() % (bytes / 4096) * 4096);
+             if (pwrite(fd, block, sizeof block, at) != sizeof block) Die("pwrite");
+           }
+         });
+         close(fd);
+         return kWrites / took;
+       }},
+      {"create, write 1 KiB, close", "file/s",
+       [=](const std::string& dir) {
+         if (mkdir((dir + "/bench.d").c_str(), 0755) != 0) Die("mkdir");
+         char data[1024] = {};
+         return s.files / Seconds([&] {
+                  for (int i = 0; i < s.files; ++i) {
+                    const int fd = OpenOrDie(name(dir, i), O_WRONLY | O_CREAT | O_EXCL);
+                    if (write(fd, data, sizeof data) != sizeof data) Die("write");
+                    if (close(fd) != 0) Die("close");
+                  }
+                });
+       }},
+      {"list and stat all", "file/s",
+       [=](const std::string& dir) {
+         return s.files / Seconds([&] {
+                  DIR* listing = opendir((dir + "/bench.d").c_str());
+                  if (listing == nullptr) Die("opendir");
+                  int seen = 0;
+                  while (dirent* entry = readdir(listing)) {
+                    struct stat st;
+                    if (fstatat(dirfd(listing), entry->d_name, &st,
+                                AT_SYMLINK_NOFOLLOW) != 0) {
+                      Die("stat");
+                    }
+                    ++seen;
+                  }
+                  closedir(listing);
+                  if (seen != s.files + 2) Die("readdir lost entries");
+                });
+       }},
+      {"stat of fresh names (ENOENT)", "op/s",
+       [=](const std::string& dir) {
+         static int round = 0;
+         ++round;
+         return s.files / Seconds([&] {
+                  struct stat st;
+                  for (int i = 0; i < s.files; ++i) {
+                    const std::string missing =
+                        name(dir, i) + "." + std::to_string(round);
+                    if (stat(missing.c_str(), &st) == 0) Die("ghost");
+                  }
+                });
+       }},
+      {"rename", "op/s",
+       [=](const std::string& dir) {
+         return s.files / Seconds([&] {
+                  for (int i = 0; i < s.files; ++i) {
+                    if (rename(name(dir, i).c_str(), (name(dir, i) + "r").c_str()) != 0)
+                      Die("rename");
+                  }
+                });
+       }},
+      {"unlink", "op/s",
+       [=](const std::string& dir) {
+         const double rate = s.files / Seconds([&] {
+                  for (int i = 0; i < s.files; ++i) {
+                    if (unlink((name(dir, i) + "r").c_str()) != 0) Die("unlink");
+                  }
+                });
+         if (rmdir((dir + "/bench.d").c_str()) != 0) Die("rmdir");
+         return rate;
+       }},
+  };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Times file work in directories; ratios are to the first one");
+  app.add_option("directory", settings.directories, "The floor, then the others")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  app.add_option("--mib", settings.file_mib, "Size of the large file, MiB");
+  app.add_option("--files", settings.files, "How many small files");
+  app.add_option("--repeats", settings.repeats, "Repetitions; the best counts");
+  CLI11_PARSE(app, argc, argv);
+
+  const auto workloads = Workloads(settings);
+  std::vector<std::vector<double>> best(
+      workloads.size(), std::vector<double>(settings.directories.size()));
+  for (int repeat = 0; repeat < settings.repeats; ++repeat) {
+    for (size_t d = 0; d < settings.directories.size(); ++d) {
+      for (size_t w = 0; w < workloads.size(); ++w) {
+        best[w][d] =
+            std::max(best[w][d], workloads[w].run(settings.directories[d]));
+      }
+    }
+  }
+  std::printf("%-30s %8s", "", "");
+  for (const auto& dir : settings.directories) std::printf(" %18.18s", dir.c_str());
+  std::printf("\n");
+  for (size_t w = 0; w < workloads.size(); ++w) {
+    std::printf("%-30s %8s", workloads[w].name, workloads[w].unit);
+    for (size_t d = 0; d < settings.directories.size(); ++d) {
+      std::printf(" %10.0f (%5.2f)", best[w][d], best[w][d] / best[w][0]);
+    }
+    std::printf("\n");
+  }
+  for (const auto& dir : settings.directories) unlink((dir + "/bench.data").c_str());
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Times a mounted export against a local FUSE pass-through (libfuse's own
+# passthrough_ll example, from Debian's libfuse3-dev) over the same file system,
+# in one run. Usage: tests/perf/fs_bench.sh [BUILD_DIR] [tw-fs-bench options]
+set -euo pipefail
+build=${1:-build/release}
+shift || true
+bin=$build/bin
+example=/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c
+[ -x "$bin/tw-fsd" ] || { echo "fs_bench: no tw-fsd in $bin; build first" >&2; exit 1; }
+
+work=$(mktemp -d)
+pids=()
+cleanup() {
+  for m in "$work"/local "$work"/remote; do
+    mountpoint -q "$m" && { umount "$m" 2>/dev/null || fusermount3 -u "$m"; }
+  done
+  for p in "${pids[@]}"; do kill "$p" 2>/dev/null || true; done
+  wait 2>/dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+mkdir "$work"/{local,remote,local-data,remote-data}
+cc -O2 -o "$work/passthrough" "$example" $(pkg-config --cflags --libs fuse3) -w
+"$work/passthrough" -f -o "source=$work/local-data,cache=auto" "$work/local" & pids+=($!)
+port=memif:$work/nic.sock
+"$bin/tw-fsd" --export "bench=$work/remote-data" --port "$port,listen" \
+  --state "$work/state" --node bench 2>"$work/fsd.log" & pids+=($!)
+for _ in $(seq 100); do [ -S "$work/nic.sock" ] && break; sleep 0.05; done
+"$bin/tw-mount" :bench "$work/remote" --port "$port"
+for _ in $(seq 100); do mountpoint -q "$work/local" && break; sleep 0.05; done
+"$bin/tw-fs-bench" "$work/local" "$work/remote" "$@"
