@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_NIC_PORT_NET_INTERFACE_H_
+#define TRIPWIRE_NIC_PORT_NET_INTERFACE_H_
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace tripwire {
+
+// A network interface of the kernel's, as eth: and xdp: ports need to know it.
+struct NetInterface {
+  std::string name;
+  int index = 0;
+  uint32_t mtu = 0;
+};
+
+// Looks an interface up, and makes sure that it is up and that we may open raw
+// sockets. Errors say what to do.
+absl::StatusOr<NetInterface> FindNetInterface(const std::string& name);
+
+// The descriptors of this process.
+std::set<int> OpenDescriptors();
+
+// Those sockets of a family (AF_PACKET, AF_XDP) that were opened since `before`
+// was taken. For AF_PACKET: and that are bound to the interface.
+std::vector<int> NewSockets(const std::set<int>& before, int family,
+                            int interface_index);
+
+// Lets only Tripwire's frames into an AF_PACKET socket, and none that this host
+// sends: other traffic can then neither fill its ring nor wake us.
+bool FilterPacketSocket(int fd);
+
+}  // namespace tripwire
+
+#endif  // TRIPWIRE_NIC_PORT_NET_INTERFACE_H_
