@@ -101,7 +101,7 @@ absl::Status FileServer::OpenExports(size_t cached_fds) {
     }
     const std::string names =
         absl::StrCat(config_.state_dir, "/names.", absl::Hex(exported->id, absl::kZeroPad8));
-    auto store = InodeStore::Open(config.directory, names, cached_fds);
+    auto store = InodeStore::Open(config.directory, names, cached_fds, config_.kernel_handles);
     if (!store.ok()) return store.status();
     exported->store = *std::move(store);
     exports_.push_back(std::move(exported));

@@ -83,8 +83,10 @@ uint64_t KeyOf(int fd, bool by_handle, const struct statx& stx) {
 
 absl::StatusOr<std::unique_ptr<InodeStore>> InodeStore::Open(const std::string& directory,
                                                              const std::string& names_file,
-                                                             size_t cached_fds) {
-  std::unique_ptr<InodeStore> store(new InodeStore(cached_fds, names_file));
+                                                             size_t cached_fds,
+                                                             bool kernel_handles) {
+  std::unique_ptr<InodeStore> store(
+      new InodeStore(cached_fds, names_file, kernel_handles && identity::CanSwitch()));
   store->root_fd_.reset(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!store->root_fd_) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot export ", directory));
@@ -117,7 +119,7 @@ std::shared_ptr<const InodeStore::Mount> InodeStore::Register(int fd, int mount_
   mount->path = LinkOf(fd);
   KernelHandle handle;
   int id = 0;
-  if (mount->fd && identity::CanSwitch() &&
+  if (mount->fd && kernel_handles_ &&
       name_to_handle_at(fd, "", &handle.header, &id, AT_EMPTY_PATH) == 0) {
     identity::ReadAnything privilege;
     UniqueFd probe(open_by_handle_at(mount->fd.get(), &handle.header, O_PATH | O_CLOEXEC));
@@ -302,7 +304,7 @@ void InodeStore::MappedId(const Mount& mount, const struct statx& stx, const Fil
 int InodeStore::Identify(int fd, const FileId& parent, std::string_view name, FileId* id) {
   KernelHandle handle;
   int mount_id = 0;
-  if (identity::CanSwitch()) {  // else no mount is open by handle
+  if (kernel_handles_) {  // else no mount is open by handle
     if (name_to_handle_at(fd, "", &handle.header, &mount_id, AT_EMPTY_PATH) == 0) {
       auto mount = MountOf(fd, mount_id);
       if (!mount) return EIO;

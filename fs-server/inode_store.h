@@ -39,7 +39,8 @@ class InodeStore {
   // `names_file`: where NameMap persists, when it is needed.
   static absl::StatusOr<std::unique_ptr<InodeStore>> Open(const std::string& directory,
                                                           const std::string& names_file,
-                                                          size_t cached_fds);
+                                                          size_t cached_fds,
+                                                          bool kernel_handles = true);
 
   const FileId& root() const { return root_id_; }
   int root_fd() const { return root_fd_.get(); }
@@ -83,8 +84,8 @@ class InodeStore {
     std::string path;  // as the kernel calls its root, without trailing '/'
   };
 
-  InodeStore(size_t cached_fds, const std::string& names_file)
-      : cache_(cached_fds), names_(names_file) {}
+  InodeStore(size_t cached_fds, const std::string& names_file, bool kernel_handles)
+      : kernel_handles_(kernel_handles), cache_(cached_fds), names_(names_file) {}
   // The mount `fd` is on, registering it when it is new.
   std::shared_ptr<const Mount> MountOf(int fd, int mount_id);
   std::shared_ptr<const Mount> MountByKey(uint64_t key);
@@ -96,6 +97,7 @@ class InodeStore {
   void MappedId(const Mount& mount, const struct statx& stx, const FileId& parent,
                 std::string_view name, FileId* id);
 
+  const bool kernel_handles_;
   UniqueFd root_fd_;
   FileId root_id_;
   std::shared_ptr<const Mount> root_mount_;

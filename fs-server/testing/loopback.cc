@@ -120,9 +120,27 @@ void Loopback::Cut() {
 void Loopback::Heal() {
   std::lock_guard lock(hub_->mutex);
   hub_->cut = false;
+  hub_->deliver_calls = false;
   for (auto& [id, client] : hub_->clients) client->Resend();
   if (!hub_->server) return;
   for (auto& [id, session] : hub_->server->sessions) session->FlushNotices();
+}
+
+void Loopback::DeliverCalls() {
+  std::lock_guard lock(hub_->mutex);
+  hub_->deliver_calls = true;
+  for (auto& [id, client] : hub_->clients) client->Resend();
+}
+
+bool Loopback::idle() const {
+  std::lock_guard lock(hub_->mutex);
+  if (!hub_->server) return true;
+  for (const auto& [id, session] : hub_->server->sessions) {
+    for (const auto& [number, slot] : session->slots) {
+      if (slot.running) return false;
+    }
+  }
+  return true;
 }
 
 uint64_t Loopback::calls() const {

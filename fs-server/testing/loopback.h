@@ -47,6 +47,12 @@ class Loopback {
   void Cut();
   void Heal();
 
+  // While the links are cut: hands the server the calls that wait, as if they had
+  // got through just before. Their replies are lost.
+  void DeliverCalls();
+  // No handler of the server has a call it did not answer yet.
+  bool idle() const;
+
   uint64_t calls() const;          // handed to the server's handler
   uint64_t notifications() const;  // handed to clients
 

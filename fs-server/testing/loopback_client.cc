@@ -104,7 +104,9 @@ void LoopbackClient::Resend() {
 }
 
 void LoopbackClient::Send(const std::shared_ptr<PendingCall>& pending) {
-  if (hub_->cut || !hub_->server || !session_ || session_->killed) return;
+  if ((hub_->cut && !hub_->deliver_calls) || !hub_->server || !session_ || session_->killed) {
+    return;
+  }
   if (recovering_ && !pending->during_recovery) return;
   if (pending->done) return;
   session_->Submit(pending);

@@ -61,6 +61,7 @@ struct Loopback::Hub {
   std::condition_variable changed;
   std::shared_ptr<LoopbackServer> server;  // null: down
   bool cut = false;
+  bool deliver_calls = false;  // cut one way only: replies are lost
   std::map<uint64_t, LoopbackClient*> clients;
   uint64_t calls = 0;
   uint64_t notifications = 0;

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <cerrno>
+#include <future>
+#include <string>
+
+#include "fs-server/lock_manager.h"
+#include "tests/unit/fs-server/fixture.h"
+
+namespace tripwire::fs {
+namespace {
+
+LockManager::Request Range(uint64_t owner, bool exclusive, uint64_t start, uint64_t end) {
+  LockManager::Request request;
+  request.owner = {1, owner};
+  request.exclusive = exclusive;
+  request.start = start;
+  request.end = end;
+  return request;
+}
+
+FileId File(uint8_t n) {
+  FileId id;
+  id.size = 1;
+  id.bytes[0] = n;
+  return id;
+}
+
+TEST(LockManagerTest, ConflictsOfRanges) {
+  LockManager locks;
+  EXPECT_EQ(locks.Try(File(1), Range(1, true, 10, 19)), 0);
+  EXPECT_EQ(locks.Try(File(1), Range(2, true, 0, 9)), 0);
+  EXPECT_EQ(locks.Try(File(1), Range(2, true, 20, UINT64_MAX)), 0);
+  EXPECT_EQ(locks.Try(File(1), Range(2, false, 19, 25)), EAGAIN);
+  EXPECT_EQ(locks.Try(File(2), Range(2, true, 0, UINT64_MAX)), 0);
+  EXPECT_EQ(locks.Try(File(1), Range(1, false, 10, 19)), 0);  // down to shared
+  EXPECT_EQ(locks.Try(File(1), Range(3, false, 12, 13)), 0);
+  EXPECT_EQ(locks.Try(File(1), Range(1, true, 10, 19)), EAGAIN);  // not up again
+}
+
+TEST(LockManagerTest, UnlockSplitsAndLockMerges) {
+  LockManager locks;
+  EXPECT_EQ(locks.Try(File(1), Range(1, true, 0, 99)), 0);
+  locks.Unlock(File(1), Range(1, true, 40, 59));
+  EXPECT_EQ(locks.Try(File(1), Range(2, true, 40, 59)), 0);
+  EXPECT_EQ(locks.Try(File(1), Range(2, true, 39, 39)), EAGAIN);
+  EXPECT_EQ(locks.Try(File(1), Range(2, true, 60, 60)), EAGAIN);
+  locks.Unlock(File(1), Range(2, true, 0, UINT64_MAX));
+  EXPECT_EQ(locks.Try(File(1), Range(1, true, 40, 59)), 0);
+  auto conflict = locks.Test(File(1), Range(2, false, 50, 50));
+  ASSERT_TRUE(conflict.has_value());
+  EXPECT_EQ(conflict->start, 0u);  // one lock again
+  EXPECT_EQ(conflict->end, 99u);
+  // The middle to shared: three pieces.
+  EXPECT_EQ(locks.Try(File(1), Range(1, false, 40, 59)), 0);
+  EXPECT_EQ(locks.Try(File(1), Range(2, false, 45, 50)), 0);
+  EXPECT_EQ(locks.Try(File(1), Range(2, false, 30, 50)), EAGAIN);
+}
+
+TEST(LockManagerTest, WaitersAreServedAndCancelled) {
+  LockManager locks;
+  EXPECT_EQ(locks.Try(File(1), Range(1, true, 0, 9)), 0);
+  int second = -1, third = -1;
+  EXPECT_NE(locks.Wait(File(1), Range(2, true, 0, 4), [&](int e) { second = e; }), 0u);
+  const auto ticket = locks.Wait(File(1), Range(3, true, 0, 9), [&](int e) { third = e; });
+  locks.Unlock(File(1), Range(1, true, 0, 2));
+  EXPECT_EQ(second, -1);
+  locks.Unlock(File(1), Range(1, true, 3, 9));
+  EXPECT_EQ(second, 0);
+  EXPECT_EQ(third, -1);
+  locks.Cancel(ticket);
+  EXPECT_EQ(third, EINTR);
+  locks.Cancel(ticket);
+  EXPECT_EQ(locks.waiting(), 0u);
+}
+
+TEST(LockManagerTest, DeadlocksAreRefused) {
+  LockManager locks;
+  EXPECT_EQ(locks.Try(File(1), Range(1, true, 0, 0)), 0);
+  EXPECT_EQ(locks.Try(File(2), Range(2, true, 0, 0)), 0);
+  EXPECT_EQ(locks.Try(File(3), Range(3, true, 0, 0)), 0);
+  int one = -1, two = -1, three = -1;
+  locks.Wait(File(2), Range(1, true, 0, 0), [&](int e) { one = e; });
+  locks.Wait(File(3), Range(2, true, 0, 0), [&](int e) { two = e; });
+  locks.Wait(File(1), Range(3, true, 0, 0), [&](int e) { three = e; });
+  EXPECT_EQ(one, -1);
+  EXPECT_EQ(two, -1);
+  EXPECT_EQ(three, EDEADLK);
+  locks.Unlock(File(3), Range(3, true, 0, 0));
+  EXPECT_EQ(two, 0);
+}
+
+TEST(LockManagerTest, ASessionsEndFreesWhatOthersWaitFor) {
+  LockManager locks;
+  auto other = Range(5, true, 0, UINT64_MAX);
+  other.owner.session = 2;
+  EXPECT_EQ(locks.Try(File(1), Range(1, true, 0, 0)), 0);
+  int granted = -1, mine = -1;
+  locks.Wait(File(1), other, [&](int e) { granted = e; });
+  EXPECT_EQ(locks.Try(File(2), other), 0);
+  locks.Wait(File(2), Range(9, true, 0, 0), [&](int e) { mine = e; });
+  locks.EndSession(1);
+  EXPECT_EQ(granted, 0);
+  EXPECT_EQ(mine, EINTR);
+}
+
+TEST(LockManagerTest, FlockConversionGivesUpTheOldLock) {
+  LockManager locks;
+  auto one = Range(1, false, 0, UINT64_MAX);
+  auto two = Range(2, false, 0, UINT64_MAX);
+  one.kind = two.kind = LockManager::Kind::kFlock;
+  EXPECT_EQ(locks.Try(File(1), one), 0);
+  EXPECT_EQ(locks.Try(File(1), two), 0);
+  one.exclusive = true;
+  EXPECT_EQ(locks.Try(File(1), one), EAGAIN);
+  two.exclusive = true;
+  EXPECT_EQ(locks.Try(File(1), two), 0);  // the other's shared lock went
+  auto posix = Range(3, true, 0, 10);
+  EXPECT_EQ(locks.Try(File(1), posix), 0);  // the kinds do not meet
+}
+
+class LocksTest : public FsTest {
+ protected:
+  void SetUp() override {
+    Start();
+    a = Connect();
+    b = Connect();
+    f = a->Create(a->root(), "f").reply.handle();
+  }
+  int Lock(Peer& peer, pb::LockType type, pb::LockAction action, uint64_t owner = 1,
+           uint64_t start = 0, uint64_t length = 0) {
+    return peer.Do(peer.LockCall(f, pb::LOCK_KIND_POSIX, type, action, owner, start, length))
+        .error();
+  }
+  std::unique_ptr<Peer> a, b;
+  std::string f;
+};
+
+TEST_F(LocksTest, ExcludeOtherClients) {
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1, 10, 10), 0);
+  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_READ, pb::LOCK_ACTION_TRY, 1, 15, 1), EAGAIN);
+  auto test = b->Do(b->LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_WRITE,
+                                pb::LOCK_ACTION_TEST, 1));
+  EXPECT_EQ(test.reply.lock().type(), pb::LOCK_TYPE_WRITE);
+  EXPECT_EQ(test.reply.lock().start(), 10u);
+  EXPECT_EQ(test.reply.lock().length(), 10u);
+  EXPECT_EQ(test.reply.lock().pid(), 0u);
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, 1), 0);
+  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+}
+
+TEST_F(LocksTest, WaitingHoldsNoThread) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  // More waiters than the server has workers.
+  std::vector<std::future<int>> waiters;
+  for (uint64_t owner = 2; owner < 14; ++owner) {
+    waiters.push_back(std::async(std::launch::async, [this, owner] {
+      return Lock(*b, pb::LOCK_TYPE_READ, pb::LOCK_ACTION_WAIT, owner);
+    }));
+  }
+  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 12; }));
+  EXPECT_EQ(a->GetAttr(f).error(), 0);
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  for (auto& waiter : waiters) EXPECT_EQ(waiter.get(), 0);
+}
+
+TEST_F(LocksTest, WaitingCanBeInterrupted) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  rpc::CancelToken token;
+  auto waiter = std::async(std::launch::async, [&] {
+    return b->Do(b->LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_WAIT, 1),
+                 {}, 0, &token);
+  });
+  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 1; }));
+  token.Cancel();
+  EXPECT_EQ(waiter.get().status.code(), absl::StatusCode::kCancelled);
+  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 0; }));
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 2), 0);
+}
+
+TEST_F(LocksTest, EndWithTheirSessionOrTheirFile) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  auto waiter = std::async(std::launch::async, [&] {
+    return Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_WAIT);
+  });
+  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 1; }));
+  a->Disconnect();
+  EXPECT_EQ(waiter.get(), 0);
+  auto call = b->New();
+  call.mutable_close()->set_handle(f);
+  call.mutable_close()->set_unlock_posix(true);
+  call.mutable_close()->set_posix_owner(1);
+  EXPECT_EQ(b->Do(call).error(), 0);
+  auto c = Connect();
+  EXPECT_EQ(Lock(*c, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+}
+
+TEST_F(LocksTest, DeadlockAcrossClients) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1, 0, 1), 0);
+  ASSERT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1, 1, 1), 0);
+  auto waiter = std::async(std::launch::async, [&] {
+    return Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_WAIT, 1, 1, 1);
+  });
+  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 1; }));
+  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_WAIT, 1, 0, 1), EDEADLK);
+  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, 1), 0);
+  EXPECT_EQ(waiter.get(), 0);
+}
+
+TEST_F(LocksTest, ReclaimedBeforeAnybodyElseGetsThem) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  std::atomic<bool> asked{false};
+  a->on_recovered = [&](Peer& peer, const pb::GreetingReply& reply) {
+    EXPECT_GT(reply.grace_ms(), 0u);
+    // The other client asks first, and waits.
+    EXPECT_TRUE(Eventually([&] { return asked.load(); }));
+    auto call = peer.LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1);
+    call.mutable_lock()->set_reclaim(true);
+    EXPECT_EQ(peer.Do(call, {}, 0, nullptr, true).error(), 0);
+    auto done = peer.New();
+    done.mutable_reclaim_done();
+    EXPECT_EQ(peer.Do(done, {}, 0, nullptr, true).error(), 0);
+  };
+  Kill();
+  Start();
+  const uint64_t before = net.calls();
+  auto other = std::async(std::launch::async, [&] {
+    return Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY);
+  });
+  EXPECT_TRUE(Eventually([&] { return net.calls() > before; }));
+  asked = true;
+  EXPECT_EQ(other.get(), EAGAIN);  // held again by its owner
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+}
+
+TEST_F(LocksTest, GraceEndsForClientsThatNeverComeBack) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  config.grace_ms = 50;
+  Kill();
+  Start();  // `a` comes back but reclaims nothing
+  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+}
+
+}  // namespace
+}  // namespace tripwire::fs

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What one client changes, another's cache does not outlive.
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <string>
+
+#include "fs-server/lease_table.h"
+#include "tests/unit/fs-server/fixture.h"
+
+namespace tripwire::fs {
+namespace {
+
+class RecallTest : public FsTest {
+ protected:
+  void SetUp() override {
+    config.lease_ms = 600'000;  // only recalls end it
+    Start();
+    a = Connect();
+    b = Connect();
+  }
+  // Whether `peer` was told of `what` on `handle` (and `name`).
+  static bool Told(Peer& peer, const std::string& handle, uint32_t what,
+                   const std::string& name = {}) {
+    for (const auto& notice : peer.notices()) {
+      for (const auto& recall : notice.recalls()) {
+        if (recall.handle() == handle && (recall.what() & what) == what &&
+            (name.empty() || recall.name() == name)) {
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+  std::unique_ptr<Peer> a, b;
+};
+
+TEST_F(RecallTest, AWriteIsAcknowledgedWhenNobodyHoldsTheOldData) {
+  auto f = a->Create(a->root(), "f", 1);
+  ASSERT_EQ(b->Lookup(b->root(), "f").error(), 0);
+  ASSERT_EQ(a->Write(f.reply.handle(), 1, 0, "new").error(), 0);
+  EXPECT_TRUE(Told(*b, f.reply.handle(), pb::RECALL_ATTR | pb::RECALL_DATA));
+  EXPECT_TRUE(a->notices().empty());
+  // Told once, not again: it holds nothing now.
+  ASSERT_EQ(a->Write(f.reply.handle(), 1, 0, "newer").error(), 0);
+  EXPECT_EQ(b->notices().size(), 1u);
+}
+
+TEST_F(RecallTest, TheReplyWaitsForTheHoldersAnswer) {
+  auto f = a->Create(a->root(), "f", 1);
+  std::promise<void> go;
+  auto gate = go.get_future().share();
+  std::atomic<bool> answered{false};
+  b->on_notice = [&](const pb::Notice&) {
+    gate.wait();
+    answered = true;
+  };
+  ASSERT_EQ(b->GetAttr(f.reply.handle()).error(), 0);
+  auto write = std::async(std::launch::async, [&] {
+    const int error = a->Write(f.reply.handle(), 1, 0, "x").error();
+    EXPECT_TRUE(answered.load());
+    return error;
+  });
+  ASSERT_TRUE(Eventually([&] { return net.notifications() > 0; }));
+  // No thread waits meanwhile, and the holder itself is served.
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(b->Lookup(b->root(), "f").error(), 0);
+  go.set_value();
+  EXPECT_EQ(write.get(), 0);
+}
+
+TEST_F(RecallTest, ASilentHolderDelaysOthersNoLongerThanItsLease) {
+  config.lease_ms = 100;
+  Restart();
+  auto f = a->Create(a->root(), "f", 1);
+  std::promise<void> never;
+  auto gate = never.get_future().share();
+  b->on_notice = [&](const pb::Notice&) { gate.wait(); };
+  ASSERT_EQ(b->GetAttr(f.reply.handle()).error(), 0);
+  EXPECT_EQ(a->Write(f.reply.handle(), 1, 0, "x").error(), 0);
+  never.set_value();
+}
+
+TEST_F(RecallTest, AHolderThatLeavesDelaysNobody) {
+  auto f = a->Create(a->root(), "f", 1);
+  ASSERT_EQ(b->GetAttr(f.reply.handle()).error(), 0);
+  net.Cut();
+  auto write = std::async(std::launch::async,
+                          [&] { return a->Write(f.reply.handle(), 1, 0, "x").error(); });
+  b->Disconnect();
+  net.Heal();
+  EXPECT_EQ(write.get(), 0);
+}
+
+TEST_F(RecallTest, NamesPositiveAndNegative) {
+  EXPECT_EQ(b->Lookup(b->root(), "f").error(), ENOENT);
+  auto f = a->Create(a->root(), "f");
+  EXPECT_TRUE(Told(*b, a->root(), pb::RECALL_NAMES, "f"));
+  ASSERT_EQ(b->Lookup(b->root(), "f").error(), 0);
+  ASSERT_EQ(a->Remove(a->root(), "f").error(), 0);
+  EXPECT_TRUE(b->notices().back().recalls(0).deleted());
+  EXPECT_TRUE(Told(*b, f.reply.handle(), pb::RECALL_ATTR));
+  EXPECT_EQ(b->Lookup(b->root(), "g").error(), ENOENT);
+  auto d = a->MkDir(a->root(), "d");
+  auto h = a->Create(d.reply.handle(), "h");
+  ASSERT_EQ(b->Lookup(d.reply.handle(), "h").error(), 0);
+  EXPECT_EQ(b->Lookup(b->root(), "g").error(), ENOENT);
+  ASSERT_EQ(a->Rename(d.reply.handle(), "h", a->root(), "g").error(), 0);
+  EXPECT_TRUE(Told(*b, d.reply.handle(), pb::RECALL_NAMES, "h"));
+  EXPECT_TRUE(Told(*b, a->root(), pb::RECALL_NAMES, "g"));
+}
+
+TEST_F(RecallTest, ListingsToo) {
+  auto d = a->MkDir(a->root(), "d");
+  auto f = a->Create(d.reply.handle(), "f", 1);
+  EXPECT_EQ(b->List(d.reply.handle(), true).size(), 1u);
+  ASSERT_EQ(a->Write(f.reply.handle(), 1, 0, "x").error(), 0);
+  EXPECT_TRUE(Told(*b, f.reply.handle(), pb::RECALL_DATA));
+  ASSERT_EQ(a->Create(d.reply.handle(), "g").error(), 0);
+  EXPECT_TRUE(Told(*b, d.reply.handle(), pb::RECALL_NAMES, "g"));
+}
+
+TEST_F(RecallTest, TwoThatChangeTheSameFileDoNotWaitForEachOther) {
+  auto f = a->Create(a->root(), "f", 1);
+  ASSERT_EQ(b->Open(f.reply.handle(), 1, pb::OPEN_READ | pb::OPEN_WRITE).error(), 0);
+  auto writer = [&](Peer* peer) {
+    for (int i = 0; i < 200; ++i) EXPECT_EQ(peer->Write(f.reply.handle(), 1, 0, "x").error(), 0);
+  };
+  auto other = std::async(std::launch::async, writer, a.get());
+  writer(b.get());
+  other.get();
+}
+
+// One writes ever larger numbers, the other reads them. A value cached must be
+// recalled before the write of a larger one is acknowledged.
+TEST_F(RecallTest, NoStaleReadAfterAnAcknowledgedWrite) {
+  auto f = a->Create(a->root(), "f", 1);
+  ASSERT_EQ(b->Open(f.reply.handle(), 1, pb::OPEN_READ).error(), 0);
+  std::mutex mutex;
+  int cached = -1;
+  uint64_t recalls = 0;
+  b->on_notice = [&](const pb::Notice&) {
+    std::lock_guard lock(mutex);
+    cached = -1;
+    ++recalls;
+  };
+  std::atomic<int> acknowledged{0};
+  std::atomic<bool> done{false};
+  auto reader = std::async(std::launch::async, [&] {
+    while (!done) {
+      const int at_least = acknowledged;
+      int value;
+      uint64_t before;
+      {
+        std::lock_guard lock(mutex);
+        value = cached;
+        before = recalls;
+      }
+      if (value < 0) {
+        value = std::atoi(b->Read(f.reply.handle(), 1, 0, 8).bulk.c_str());
+        std::lock_guard lock(mutex);
+        if (recalls == before) cached = value;
+      }
+      EXPECT_GE(value, at_least);
+    }
+  });
+  for (int i = 1; i <= 300; ++i) {
+    char text[9];
+    std::snprintf(text, sizeof(text), "%08d", i);
+    EXPECT_EQ(a->Write(f.reply.handle(), 1, 0, text).error(), 0);
+    acknowledged = i;
+  }
+  done = true;
+  reader.get();
+}
+
+TEST(LeaseTableTest, GrantTakeExpire) {
+  LeaseTable leases;
+  FileId id;
+  id.size = 1;
+  leases.Grant(id, 1, LeaseTable::kInode, 100, 0);
+  leases.Grant(id, 2, LeaseTable::kInode | LeaseTable::kNames, 200, 0);
+  LeaseTable::Holders holders;
+  leases.Take(id, 1, LeaseTable::kNames, 50, &holders);
+  ASSERT_EQ(holders.size(), 1u);
+  EXPECT_EQ(holders[0].session, 2u);
+  holders.clear();
+  leases.Take(id, 3, LeaseTable::kInode, 150, &holders);  // 1's has run out
+  ASSERT_EQ(holders.size(), 1u);
+  EXPECT_EQ(holders[0].session, 2u);
+  EXPECT_EQ(leases.size(), 0u);
+}
+
+TEST(LeaseTableTest, ForgetsWhatRanOut) {
+  LeaseTable leases;
+  for (uint64_t i = 0; i < 1'000'000; ++i) {
+    FileId id;
+    id.fs = i;
+    leases.Grant(id, 1, LeaseTable::kInode, i + 10, i);
+  }
+  EXPECT_LT(leases.size(), 200'000u);
+  leases.EndSession(1);
+  EXPECT_EQ(leases.size(), 0u);
+}
+
+}  // namespace
+}  // namespace tripwire::fs
