@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_FUSE_CLIENT_FILE_SYSTEM_H_
+#define TRIPWIRE_FUSE_CLIENT_FILE_SYSTEM_H_
+
+#include <sys/stat.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "fuse-client/caller_groups.h"
+#include "fuse-client/fuse_api.h"
+#include "fuse-client/interrupts.h"
+#include "fuse-client/invalidator.h"
+#include "fuse-client/kernel_cache.h"
+#include "fuse-client/lock_waiters.h"
+#include "fuse-client/node_table.h"
+#include "fuse-client/recall_log.h"
+#include "fuse-client/remote.h"
+#include "fuse-client/unstable_data.h"
+
+namespace tripwire::fuse {
+
+// How a mount behaves; from the command line.
+struct FsOptions {
+  std::string export_name;
+  std::string client_name;
+  bool read_only = false;
+  bool default_permissions = true;
+  bool sync = false;        // every write is durable before it returns
+  bool direct_io = false;   // no page cache
+  bool local_posix = false; // byte-range locks by the kernel, for this host only
+  bool local_flock = false;
+  bool posix_acl = false;   // the kernel checks access ACLs
+  Patience patience;
+  // How long attributes and names may be trusted, in seconds, instead of what the
+  // server grants (files, directories).
+  std::optional<double> file_timeout_s;
+  std::optional<double> dir_timeout_s;
+  uint32_t max_read = 1u << 20;
+  uint32_t max_write = 1u << 20;
+  size_t unstable_bytes = size_t{256} << 20;
+};
+
+// An open file. Belongs to the kernel from open to release.
+struct OpenFile {
+  uint64_t state = 0;       // our name for it at the server
+  NodeRef node;
+  uint32_t flags = 0;       // pb::OpenFlags
+  uint32_t uid = 0, gid = 0;
+  bool append = false;
+  bool direct = false;      // O_DIRECT
+  OpenFile* next = nullptr; // in Node::opens, under its lock
+  OpenFile* prev = nullptr;
+};
+
+// Raw facts of the request a worker is handling that the FUSE library drops.
+struct RawRequest {
+  uint32_t opcode = 0;
+  bool kill_suidgid = false;  // the caller's write or open drops setuid and setgid
+  RequestBuffer* buffer = nullptr;  // the request; a write may keep it
+  size_t buffer_size = 0;
+};
+extern thread_local RawRequest current_request;
+
+class Op;
+class ListingBuffer;
+struct OpenDirectory;
+
+// The file system: FUSE requests in, calls to the server out.
+//
+// Every public operation answers its request exactly once. Thread-safe.
+//
+// Lock order: RecallLog::gate, a node table shard, Node::mu. None is held across a
+// call to the server; only `gate` (shared) is held across an answer to the kernel.
+class FileSystem {
+ public:
+  explicit FileSystem(FsOptions options);
+  ~FileSystem();
+  FileSystem(const FileSystem&) = delete;
+  FileSystem& operator=(const FileSystem&) = delete;
+
+  // Fills in the greeting and the callbacks; they may be called until the client
+  // is destroyed, which must happen before this object is.
+  void Configure(rpc::ClientOptions* options);
+  // The session is open: learns the root. The client must outlive this object's use.
+  absl::Status Start(rpc::Client* client);
+  // From here on the kernel can be told to forget things.
+  void AttachKernel(KernelCache* kernel);
+  // No more requests come: makes unstable data durable, ends helper threads.
+  void Stop();
+
+  const FsOptions& options() const { return options_; }
+  BufferPool& buffers() { return buffers_; }
+  NodeTable& nodes() { return nodes_; }
+  const pb::GreetingReply& greeting() const { return greeting_; }
+  uint32_t max_read() const { return max_read_; }
+
+  void Init(fuse_conn_info* conn);
+  // Attributes and names.
+  void Lookup(fuse_req_t req, fuse_ino_t parent, const char* name);
+  void Forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups);
+  void ForgetMulti(fuse_req_t req, size_t count, fuse_forget_data* forgets);
+  void GetAttr(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi);
+  void SetAttr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_set,
+               fuse_file_info* fi);
+  void ReadLink(fuse_req_t req, fuse_ino_t ino);
+  void Access(fuse_req_t req, fuse_ino_t ino, int mask);
+  void StatFs(fuse_req_t req, fuse_ino_t ino);
+  void MkNod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
+             dev_t rdev);
+  void MkDir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode);
+  void Unlink(fuse_req_t req, fuse_ino_t parent, const char* name);
+  void RmDir(fuse_req_t req, fuse_ino_t parent, const char* name);
+  void SymLink(fuse_req_t req, const char* target, fuse_ino_t parent,
+               const char* name);
+  void Rename(fuse_req_t req, fuse_ino_t parent, const char* name,
+              fuse_ino_t new_parent, const char* new_name, unsigned flags);
+  void Link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent,
+            const char* new_name);
+  // Files.
+  void Open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi);
+  void Create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode,
+              fuse_file_info* fi);
+  // Not in the library: answers by itself with entry and open file; `error` or both.
+  struct TmpFileResult {
+    int error = 0;
+    fuse_entry_param entry = {};
+    uint64_t fh = 0;
+  };
+  TmpFileResult TmpFile(const fuse_ctx& caller, fuse_ino_t parent, mode_t mode,
+                        int flags);
+  void DropTmpFile(const TmpFileResult& result);  // nobody took it
+  // Not in the library either: statx(2) with what struct stat has no room for.
+  int StatX(const fuse_ctx& caller, fuse_ino_t ino, pb::Attr* attr,
+            struct stat* basic, double* timeout_s);
+  void Read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+            fuse_file_info* fi);
+  void Write(fuse_req_t req, fuse_ino_t ino, const char* data, size_t size,
+             off_t offset, fuse_file_info* fi);
+  void Flush(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi);
+  void Release(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi);
+  void FSync(fuse_req_t req, fuse_ino_t ino, int data_only, fuse_file_info* fi);
+  void FAllocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
+                 off_t length, fuse_file_info* fi);
+  void LSeek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
+             fuse_file_info* fi);
+  void CopyFileRange(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
+                     fuse_file_info* fi_in, fuse_ino_t ino_out, off_t offset_out,
+                     fuse_file_info* fi_out, size_t length);
+  // Directories.
+  void OpenDir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi);
+  void ReadDir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+               fuse_file_info* fi, bool plus);
+  void ReleaseDir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi);
+  void FSyncDir(fuse_req_t req, fuse_ino_t ino, int data_only, fuse_file_info* fi);
+  // Extended attributes.
+  void SetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
+                const char* value, size_t size, int flags);
+  void GetXattr(fuse_req_t req, fuse_ino_t ino, const char* name, size_t size);
+  void ListXattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+  void RemoveXattr(fuse_req_t req, fuse_ino_t ino, const char* name);
+  // Locks.
+  void GetLk(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi, struct flock* lock);
+  void SetLk(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi, struct flock* lock,
+             bool wait);
+  void FLock(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi, int operation);
+
+ private:
+  friend class Op;
+  friend class LockWaiters;
+
+  void LookupDots(fuse_req_t req, Node* dir, bool parent);
+  void ObserveRemoved(Op& op);
+
+  // --- replies (replies.cc)
+  struct Timeouts {
+    double attr = 0;
+    double entry = 0;
+  };
+  Timeouts TimeoutsFor(const Op& op, bool directory, uint32_t attr_ms,
+                       uint32_t name_ms) const;
+  void FillStat(const pb::Attr& attr, struct stat* out) const;
+  void ReplyEntry(Op& op, Node* parent, std::string_view name);
+  bool MakeEntry(Op& op, Node* parent, std::string_view name,
+                 fuse_entry_param* entry, Node** node);
+  void ReplyAttr(Op& op, Node* node);
+  // What an attribute reply says about the pages the kernel holds. `ours`: the call
+  // itself may have changed the object. May make the kernel forget pages.
+  enum class Cause { kLook, kOwnChange };
+  void Observe(Op& op, Node* node, const pb::Attr& attr, uint32_t cache_ms,
+               Cause cause, uint64_t pre_change = 0);
+
+  void ForgetPages(uint64_t node_id) {
+    if (KernelCache* kernel = kernel_.load()) kernel->ForgetPages(node_id);
+  }
+  void ForgetPagesLater(Node* node);
+
+  // --- files (ops_file.cc)
+  uint64_t NextState() { return next_state_.fetch_add(1); }
+  // The kernel is about to have the file open. `keep_cache`: its pages are right.
+  OpenFile* MakeOpenFile(const Op& op, Node* node, uint64_t state, int linux_flags,
+                         bool* keep_cache);
+  void FillOpenReply(const OpenFile* file, bool keep_cache, fuse_file_info* fi) const;
+  void CloseFile(OpenFile* file, const fuse_file_info* fi);
+  void CloseState(const std::string& handle, uint64_t state);
+  int CommitNode(fuse_req_t req, Node* node, OpenFile* file, bool data_only);
+  void NoteUnsendable(const Op& op, Node* node);
+  void KeepUnstable(const Op& op, OpenFile* file, const char* data, size_t size,
+                    uint64_t offset);
+  int DropPosixLocks(fuse_req_t req, OpenFile* file, uint64_t owner);
+
+  // --- directories (ops_dir.cc)
+  int FetchListing(fuse_req_t req, Node* node, OpenDirectory* dir, uint64_t cookie,
+                   bool plus);
+  Node* PlusEntry(const OpenDirectory& dir, Node* node, const pb::DirEntry& listed,
+                  fuse_entry_param* entry)
+      ABSL_SHARED_LOCKS_REQUIRED(recalls_.gate);
+  bool FillListing(OpenDirectory* dir, Node* node, off_t offset, bool plus,
+                   ListingBuffer* buffer, std::vector<uint64_t>* entered)
+      ABSL_SHARED_LOCKS_REQUIRED(recalls_.gate);
+  void ObserveListed(Node* node, const pb::Attr& attr);
+
+  // --- locks (ops_lock.cc)
+  int CallLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock, bool wait);
+  void AnswerLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock, bool wait);
+  void WaitForLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock);
+  void UndoCancelledLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock);
+  void RecordLock(Node* node, const pb::Lock& lock);
+
+  // --- recall.cc
+  void OnNotify(rpc::Bytes message);
+  void Recalled(const pb::Recall& recall);
+  void ForgetNamesIn(Node& dir, KernelCache& kernel);
+  void RecalledEverything();
+  void OnConnection(bool connected, const std::string& why);
+
+  // --- recovery.cc
+  void OnRecovered(rpc::Bytes greeting_reply);
+  // What opening a file again takes.
+  struct OpenHandle {
+    uint64_t state;
+    uint32_t flags, uid, gid;
+  };
+  static std::vector<OpenHandle> OpensOf(Node& node);
+  int ReclaimState(Node& node, const OpenHandle& open, bool during_recovery);
+  int Reclaim(const OpenFile& file, bool during_recovery);
+  void ReclaimLocks(Node& node);
+  int RefreshHandle(Node* node, bool during_recovery, int depth = 0);
+  int ResendSegment(Node& node, const UnstableData::Segment& segment,
+                    bool during_recovery);
+  void CommitterLoop();
+  void CommitEverything();
+
+  const FsOptions options_;
+  Remote remote_;
+  NodeTable nodes_;
+  BufferPool buffers_;
+  UnstableData unstable_;
+  RecallLog recalls_;
+  CallerGroups groups_;
+  Interrupts interrupts_;
+  Invalidator invalidator_;
+  LockWaiters lock_waiters_;
+  pb::GreetingReply greeting_;
+  std::atomic<uint64_t> boot_verifier_{0};
+  std::atomic<uint64_t> root_fsid_{0};
+  std::atomic<uint64_t> next_state_{1};
+  std::atomic<uint64_t> disconnected_at_ns_{0};
+  uint32_t lease_ms_ = 1000;
+  uint32_t max_read_ = 0;
+  std::atomic<KernelCache*> kernel_{nullptr};
+  std::thread committer_;
+};
+
+// The table for fuse_session_new; its userdata is the FileSystem.
+const fuse_lowlevel_ops& FuseOperations();
+
+}  // namespace tripwire::fuse
+
+#endif  // TRIPWIRE_FUSE_CLIENT_FILE_SYSTEM_H_

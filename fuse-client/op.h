@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_FUSE_CLIENT_OP_H_
+#define TRIPWIRE_FUSE_CLIENT_OP_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "fuse-client/file_system.h"
+
+namespace tripwire::fuse {
+
+// While one exists, the node is being changed by a call of ours.
+class Mutating {
+ public:
+  explicit Mutating(Node* node) : node_(node) { node_->mutations.fetch_add(1); }
+  ~Mutating() { node_->mutations.fetch_sub(1); }
+  Mutating(const Mutating&) = delete;
+  Mutating& operator=(const Mutating&) = delete;
+
+ private:
+  Node* const node_;
+};
+
+// One file operation under way: its call, its caller and what a repetition needs.
+// Lives on the stack of the thread that runs it.
+class Op {
+ public:
+  // Whether the server may have to check permissions, for which it must know the
+  // caller's supplementary groups.
+  enum class Check { kNone, kCaller };
+
+  Op(FileSystem& fs, fuse_req_t req, Check check);
+  Op(FileSystem& fs, const fuse_ctx& caller, Check check);
+  ~Op();
+  Op(const Op&) = delete;
+  Op& operator=(const Op&) = delete;
+
+  // Names a node in a call by its handle, or an object by handle and open state;
+  // filled in again when the call must be repeated under another handle.
+  void Name(Node* node, std::string* field);
+  void Name(Node* node, OpenFile* file, pb::Object* object);
+  // The same with whatever open state keeps the node alive.
+  void NameOpen(Node* node, pb::Object* object);
+
+  // Makes the call; an errno. Repeats it when the server lost an open state or the
+  // handle went stale but the object is still where it was.
+  int Call();
+
+  FileSystem& fs;
+  const fuse_req_t req;       // null for requests the FUSE library does not know
+  const fuse_ctx caller;
+  Frame frame;
+  pb::Call& call;
+  const pb::Reply& reply;
+  const uint64_t start_ns;
+  const uint64_t recalls_before;
+  bool any_signal_interrupts = false;  // waits for locks
+
+ private:
+  struct Named {
+    Node* node;
+    OpenFile* file;
+    std::string* handle;
+  };
+  static void OnInterrupt(fuse_req_t req, void* op);
+  void FillCredentials(Check check);
+  bool Repeat(int error, int attempt);
+
+  rpc::CancelToken token_;
+  std::array<Named, 2> named_;
+  size_t named_count_ = 0;
+  bool watched_ = false;
+};
+
+uint64_t MonotonicNs();
+
+}  // namespace tripwire::fuse
+
+#endif  // TRIPWIRE_FUSE_CLIENT_OP_H_

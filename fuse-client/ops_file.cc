@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The data of open files.
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "fuse-client/op.h"
+
+namespace tripwire::fuse {
+namespace {
+
+// Reads and writes up to this size travel inside the message.
+constexpr size_t kInline = 4096;
+// Smaller writes are copied when they have to be kept; larger ones keep the buffer
+// they came in.
+constexpr size_t kKeepWholeBuffer = 128 << 10;
+
+}  // namespace
+
+// One call, one copy: from registered memory to the kernel.
+void FileSystem::Read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset,
+                      fuse_file_info* fi) {
+  auto* file = reinterpret_cast<OpenFile*>(fi->fh);
+  Op op(*this, req, Op::Check::kNone);
+  pb::Read* call = op.call.mutable_read();
+  op.Name(file->node.get(), file, call->mutable_object());
+  call->set_offset(static_cast<uint64_t>(offset));
+  call->set_length(static_cast<uint32_t>(size));
+  if (size > kInline) op.frame.bulk_reply_capacity = size;
+  if (const int error = op.Call()) {
+    fuse_reply_err(req, error);
+    return;
+  }
+  if (size > kInline) {
+    const size_t got = std::min<size_t>(op.reply.read().length(),
+                                        op.frame.response.bulk_bytes);
+    fuse_reply_buf(req, reinterpret_cast<const char*>(op.frame.bulk().data()), got);
+  } else {
+    const std::string& data = op.reply.read().data();
+    fuse_reply_buf(req, data.data(), std::min(data.size(), size));
+  }
+}
+
+void FileSystem::KeepUnstable(const Op& op, OpenFile* file, const char* data,
+                              size_t size, uint64_t offset) {
+  UnstableData::Segment segment;
+  segment.verifier = op.reply.write().verifier();
+  segment.offset = offset;
+  segment.length = size;
+  segment.uid = file->uid;
+  segment.gid = file->gid;
+  RequestBuffer* whole = current_request.buffer;
+  if (whole && *whole && size >= kKeepWholeBuffer && data > whole->get() &&
+      data + size <= whole->get() + current_request.buffer_size) {
+    segment.data_start = static_cast<size_t>(data - whole->get());
+    segment.buffer = std::move(*whole);
+    segment.pooled = true;
+  } else {
+    segment.buffer.reset(static_cast<char*>(std::malloc(size)));
+    if (!segment.buffer) return;  // then a crash of the server loses it, as it may
+    std::memcpy(segment.buffer.get(), data, size);
+  }
+  unstable_.Add(file->node.get(), std::move(segment));
+}
+
+// What the server did by itself cannot be sent again: should it be lost in a crash
+// before a commit, the commit must fail.
+void FileSystem::NoteUnsendable(const Op& op, Node* node) {
+  UnstableData::Segment segment;
+  segment.verifier = boot_verifier_.load();
+  segment.uid = op.caller.uid;
+  segment.gid = op.caller.gid;
+  unstable_.Add(node, std::move(segment));
+}
+
+// One call. The kernel may hold the locks of the pages being written.
+void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size,
+                       off_t offset, fuse_file_info* fi) {
+  auto* file = reinterpret_cast<OpenFile*>(fi->fh);
+  Node* node = file->node.get();
+  unstable_.WaitForRoom();
+  Op op(*this, req, Op::Check::kNone);
+  Mutating mutating(node);
+  pb::Write* call = op.call.mutable_write();
+  op.Name(node, file, call->mutable_object());
+  const bool append = !fi->writepage && (fi->flags & O_APPEND);
+  call->set_offset(static_cast<uint64_t>(offset));
+  call->set_append(append);
+  if (options_.sync || (fi->flags & O_SYNC) == O_SYNC) {
+    call->set_stable(pb::FILE_SYNC);
+  } else if (fi->flags & O_DSYNC) {
+    call->set_stable(pb::DATA_SYNC);
+  }
+  call->set_kill_suidgid(current_request.kill_suidgid);
+  const iovec bulk = {const_cast<char*>(data), size};
+  if (size <= kInline) {
+    call->set_data(data, size);
+  } else {
+    op.frame.bulk_request = {&bulk, 1};
+  }
+  if (const int error = op.Call()) {
+    fuse_reply_err(req, error);
+    return;
+  }
+  const pb::WriteResult& result = op.reply.write();
+  const size_t written = std::min<size_t>(result.length(), size);
+  const uint64_t where = append ? result.offset() : static_cast<uint64_t>(offset);
+  if (result.committed() == pb::UNSTABLE && written > 0) {
+    KeepUnstable(op, file, data, written, where);
+  }
+  Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,
+          op.reply.pre_change());
+  if (append && where != static_cast<uint64_t>(offset)) {
+    // Others appended meanwhile: pages the kernel has around there are wrong.
+    ForgetPagesLater(node);
+  }
+  fuse_reply_write(req, written);
+}
+
+int FileSystem::CommitNode(fuse_req_t req, Node* node, OpenFile* file,
+                           bool data_only) {
+  const uint64_t mark = unstable_.Mark();
+  Op op(*this, req, Op::Check::kNone);
+  pb::Commit* call = op.call.mutable_commit();
+  op.Name(node, file, call->mutable_object());
+  call->set_data_only(data_only);
+  if (const int error = op.Call()) return error;
+  const int resent =
+      unstable_.Committed(node, 0, mark, op.reply.commit().verifier(),
+                          [this](Node& n, const UnstableData::Segment& s) {
+                            return ResendSegment(n, s, false);
+                          });
+  const int late = unstable_.TakeError(node);
+  return late ? late : resent;
+}
+
+void FileSystem::FSync(fuse_req_t req, fuse_ino_t, int data_only,
+                       fuse_file_info* fi) {
+  auto* file = reinterpret_cast<OpenFile*>(fi->fh);
+  fuse_reply_err(req, CommitNode(req, file->node.get(), file, data_only != 0));
+}
+
+void FileSystem::FAllocate(fuse_req_t req, fuse_ino_t, int mode, off_t offset,
+                           off_t length, fuse_file_info* fi) {
+  auto* file = reinterpret_cast<OpenFile*>(fi->fh);
+  Node* node = file->node.get();
+  Op op(*this, req, Op::Check::kNone);
+  Mutating mutating(node);
+  pb::Fallocate* call = op.call.mutable_fallocate();
+  op.Name(node, file, call->mutable_object());
+  call->set_mode(static_cast<uint32_t>(mode));
+  call->set_offset(static_cast<uint64_t>(offset));
+  call->set_length(static_cast<uint64_t>(length));
+  const int error = op.Call();
+  if (error == 0) {
+    if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
+      unstable_.Discard(node, static_cast<uint64_t>(offset),
+                        static_cast<uint64_t>(length));
+      NoteUnsendable(op, node);
+    }
+    Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,
+            op.reply.pre_change());
+  }
+  fuse_reply_err(req, error);
+}
+
+void FileSystem::LSeek(fuse_req_t req, fuse_ino_t, off_t offset, int whence,
+                       fuse_file_info* fi) {
+  if (whence != SEEK_DATA && whence != SEEK_HOLE) {
+    fuse_reply_err(req, EINVAL);  // the kernel does the others by itself
+    return;
+  }
+  auto* file = reinterpret_cast<OpenFile*>(fi->fh);
+  Op op(*this, req, Op::Check::kNone);
+  pb::Seek* call = op.call.mutable_seek();
+  op.Name(file->node.get(), file, call->mutable_object());
+  call->set_offset(static_cast<uint64_t>(offset));
+  call->set_whence(whence == SEEK_DATA ? pb::SEEK_FOR_DATA : pb::SEEK_FOR_HOLE);
+  if (const int error = op.Call()) {
+    fuse_reply_err(req, error);
+    return;
+  }
+  fuse_reply_lseek(req, static_cast<off_t>(op.reply.offset()));
+}
+
+void FileSystem::CopyFileRange(fuse_req_t req, fuse_ino_t, off_t offset_in,
+                               fuse_file_info* fi_in, fuse_ino_t, off_t offset_out,
+                               fuse_file_info* fi_out, size_t length) {
+  // A copy may always be shorter than asked; this keeps a call from taking for ever.
+  constexpr size_t kMostAtOnce = size_t{128} << 20;
+  auto* from = reinterpret_cast<OpenFile*>(fi_in->fh);
+  auto* to = reinterpret_cast<OpenFile*>(fi_out->fh);
+  Op op(*this, req, Op::Check::kNone);
+  Mutating mutating(to->node.get());
+  pb::CopyRange* call = op.call.mutable_copy_range();
+  op.Name(from->node.get(), from, call->mutable_from());
+  op.Name(to->node.get(), to, call->mutable_to());
+  call->set_from_offset(static_cast<uint64_t>(offset_in));
+  call->set_to_offset(static_cast<uint64_t>(offset_out));
+  call->set_length(std::min(length, kMostAtOnce));
+  if (const int error = op.Call()) {
+    fuse_reply_err(req, error);
+    return;
+  }
+  const size_t copied = std::min<size_t>(op.reply.count(), length);
+  if (copied > 0) {
+    unstable_.Discard(to->node.get(), static_cast<uint64_t>(offset_out), copied);
+    NoteUnsendable(op, to->node.get());
+    if (op.reply.has_attr()) {
+      Observe(op, to->node.get(), op.reply.attr(), op.reply.attr_cache_ms(),
+              Cause::kOwnChange, op.reply.pre_change());
+    }
+  }
+  fuse_reply_write(req, copied);
+}
+
+}  // namespace tripwire::fuse

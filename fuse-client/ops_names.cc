@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Making, removing and renaming names. All of these hold the directory's lock in
+// the kernel while they wait, hence `Mutating`.
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <cerrno>
+
+#include "fuse-client/op.h"
+
+namespace tripwire::fuse {
+
+void FileSystem::MkNod(fuse_req_t req, fuse_ino_t parent, const char* name,
+                       mode_t mode, dev_t rdev) {
+  Node* dir = nodes_.Get(parent);
+  if (!dir) {
+    fuse_reply_err(req, ESTALE);
+    return;
+  }
+  Op op(*this, req, Op::Check::kCaller);
+  Mutating mutating(dir);
+  pb::MkNod* call = op.call.mutable_mknod();
+  op.Name(dir, call->mutable_dir());
+  call->set_name(name);
+  call->set_mode(mode);
+  call->set_rdev_major(major(rdev));
+  call->set_rdev_minor(minor(rdev));
+  if (const int error = op.Call()) {
+    fuse_reply_err(req, error);
+    return;
+  }
+  ReplyEntry(op, dir, name);
+}
+
+void FileSystem::MkDir(fuse_req_t req, fuse_ino_t parent, const char* name,
+                       mode_t mode) {
+  Node* dir = nodes_.Get(parent);
+  if (!dir) {
+    fuse_reply_err(req, ESTALE);
+    return;
+  }
+  Op op(*this, req, Op::Check::kCaller);
+  Mutating mutating(dir);
+  pb::MkDir* call = op.call.mutable_mkdir();
+  op.Name(dir, call->mutable_dir());
+  call->set_name(name);
+  call->set_mode(mode & 07777);
+  if (const int error = op.Call()) {
+    fuse_reply_err(req, error);
+    return;
+  }
+  ReplyEntry(op, dir, name);
+}
+
+void FileSystem::SymLink(fuse_req_t req, const char* target, fuse_ino_t parent,
+                         const char* name) {
+  Node* dir = nodes_.Get(parent);
+  if (!dir) {
+    fuse_reply_err(req, ESTALE);
+    return;
+  }
+  Op op(*this, req, Op::Check::kCaller);
+  Mutating mutating(dir);
+  pb::SymLink* call = op.call.mutable_symlink();
+  op.Name(dir, call->mutable_dir());
+  call->set_name(name);
+  call->set_target(target);
+  if (const int error = op.Call()) {
+    fuse_reply_err(req, error);
+    return;
+  }
+  ReplyEntry(op, dir, name);
+}
+
+// The inode that lost a name (of unlink or a rename over it) has changed by us.
+void FileSystem::ObserveRemoved(Op& op) {
+  if (!op.reply.remove().handle().empty() && op.reply.has_attr() &&
+      op.reply.remove().ino() == op.reply.attr().ino()) {
+    if (NodeRef node = nodes_.Find(op.reply.remove().handle())) {
+      Observe(op, node.get(), op.reply.attr(), 0, Cause::kOwnChange);
+    }
+  }
+}
+
+void FileSystem::Unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  Node* dir = nodes_.Get(parent);
+  if (!dir) {
+    fuse_reply_err(req, ESTALE);
+    return;
+  }
+  Op op(*this, req, Op::Check::kCaller);
+  Mutating mutating(dir);
+  pb::Remove* call = op.call.mutable_remove();
+  op.Name(dir, call->mutable_dir());
+  call->set_name(name);
+  const int error = op.Call();
+  if (error == 0) ObserveRemoved(op);
+  fuse_reply_err(req, error);
+}
+
+void FileSystem::RmDir(fuse_req_t req, fuse_ino_t parent, const char* name) {
+  Node* dir = nodes_.Get(parent);
+  if (!dir) {
+    fuse_reply_err(req, ESTALE);
+    return;
+  }
+  Op op(*this, req, Op::Check::kCaller);
+  Mutating mutating(dir);
+  pb::RmDir* call = op.call.mutable_rmdir();
+  op.Name(dir, call->mutable_dir());
+  call->set_name(name);
+  fuse_reply_err(req, op.Call());
+}
+
+void FileSystem::Rename(fuse_req_t req, fuse_ino_t parent, const char* name,
+                        fuse_ino_t new_parent, const char* new_name,
+                        unsigned flags) {
+  Node* dir = nodes_.Get(parent);
+  Node* new_dir = nodes_.Get(new_parent);
+  if (!dir || !new_dir) {
+    fuse_reply_err(req, ESTALE);
+    return;
+  }
+  Op op(*this, req, Op::Check::kCaller);
+  Mutating mutating(dir);
+  Mutating also_mutating(new_dir);
+  pb::Rename* call = op.call.mutable_rename();
+  op.Name(dir, call->mutable_dir());
+  call->set_name(name);
+  op.Name(new_dir, call->mutable_new_dir());
+  call->set_new_name(new_name);
+  call->set_flags(flags);  // the numbers of renameat2(2) are the protocol's
+  const int error = op.Call();
+  if (error == 0 && !op.reply.handle().empty()) {
+    if (NodeRef node = nodes_.Find(op.reply.handle())) {
+      nodes_.Moved(node.get(), new_dir, new_name);
+      if (op.reply.has_attr()) {
+        Observe(op, node.get(), op.reply.attr(), op.reply.attr_cache_ms(),
+                Cause::kOwnChange);
+      }
+    }
+  }
+  fuse_reply_err(req, error);
+}
+
+void FileSystem::Link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent,
+                      const char* new_name) {
+  Node* node = nodes_.Get(ino);
+  Node* dir = nodes_.Get(new_parent);
+  if (!node || !dir) {
+    fuse_reply_err(req, ESTALE);
+    return;
+  }
+  Op op(*this, req, Op::Check::kCaller);
+  Mutating mutating(dir);
+  Mutating also_mutating(node);
+  pb::Link* call = op.call.mutable_link();
+  op.NameOpen(node, call->mutable_object());  // it may have no name yet (O_TMPFILE)
+  op.Name(dir, call->mutable_dir());
+  call->set_name(new_name);
+  if (const int error = op.Call()) {
+    fuse_reply_err(req, error);
+    return;
+  }
+  if (op.reply.handle().empty()) op.frame.reply().set_handle(node->Handle());
+  ReplyEntry(op, dir, new_name);
+}
+
+}  // namespace tripwire::fuse

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From the server's replies to the kernel's: attributes, entries and for how long
+// they may be believed.
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+
+#include "fuse-client/op.h"
+
+namespace tripwire::fuse {
+namespace {
+
+// Two file systems under one export may use the same inode numbers; those of the
+// export's own file system are shown as they are.
+uint64_t MixedIno(uint64_t ino, uint64_t fsid) {
+  uint64_t x = ino ^ (fsid * 0x9e3779b97f4a7c15u);
+  x ^= x >> 32;
+  x *= 0xd6e8feb86659fd93u;
+  x ^= x >> 32;
+  return x < 2 ? x + 2 : x;
+}
+
+bool IsKnownType(uint32_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFREG: case S_IFDIR: case S_IFLNK: case S_IFCHR:
+    case S_IFBLK: case S_IFIFO: case S_IFSOCK:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+void FileSystem::FillStat(const pb::Attr& attr, struct stat* out) const {
+  *out = {};
+  const uint64_t root_fsid = root_fsid_.load(std::memory_order_relaxed);
+  out->st_ino = attr.fsid() == root_fsid ? attr.ino()
+                                         : MixedIno(attr.ino(), attr.fsid());
+  out->st_mode = attr.mode();
+  out->st_nlink = attr.nlink();
+  out->st_uid = attr.uid();
+  out->st_gid = attr.gid();
+  out->st_size = static_cast<off_t>(attr.size());
+  out->st_blocks = static_cast<blkcnt_t>(attr.blocks());
+  out->st_blksize = attr.blksize();
+  out->st_rdev = makedev(attr.rdev_major(), attr.rdev_minor());
+  out->st_mtim = {attr.mtime_s(), static_cast<long>(attr.mtime_ns())};
+  out->st_ctim = {attr.ctime_s(), static_cast<long>(attr.ctime_ns())};
+  out->st_atim = {attr.atime_s(), static_cast<long>(attr.atime_ns())};
+}
+
+FileSystem::Timeouts FileSystem::TimeoutsFor(const Op& op, bool directory,
+                                             uint32_t attr_ms,
+                                             uint32_t name_ms) const {
+  // The lease began, at the latest, when the server answered; we count from when
+  // we asked.
+  const double elapsed_s =
+      static_cast<double>(MonotonicNs() - op.start_ns) / 1e9;
+  const auto left = [&](uint32_t ms) {
+    return std::max(0.0, std::min(ms, 3'600'000u) / 1e3 - elapsed_s);
+  };
+  const auto& fixed = directory ? options_.dir_timeout_s : options_.file_timeout_s;
+  Timeouts timeouts;
+  timeouts.attr = fixed ? *fixed : left(attr_ms);
+  timeouts.entry = options_.dir_timeout_s ? *options_.dir_timeout_s : left(name_ms);
+  return timeouts;
+}
+
+void FileSystem::Observe(Op& op, Node* node, const pb::Attr& attr,
+                         uint32_t cache_ms, Cause cause, uint64_t pre_change) {
+  if (node->type != S_IFREG) return;
+  const uint64_t now = MonotonicNs();
+  bool stale = false;
+  {
+    absl::MutexLock lock(&node->mu);
+    // While we hold the server's promise to be told first, or keep the file open
+    // (which is such a promise), every change is our own.
+    const bool promised = node->lease_until_ns > now || node->opens != nullptr;
+    if (node->has_pages && node->pages_change != attr.change()) {
+      const bool ours = node->pages_change != 0 &&
+                        (promised || (pre_change != 0 &&
+                                      pre_change == node->pages_change));
+      stale = !ours;
+      node->pages_change = attr.change();
+    }
+    const uint64_t lease_ns = std::min(cache_ms, 3'600'000u) * kMillisecond;
+    node->lease_until_ns = std::max(node->lease_until_ns, op.start_ns + lease_ns);
+  }
+  if (!stale) return;
+  if (cause == Cause::kLook) {
+    ForgetPages(node->id);
+  } else {
+    // The kernel may hold locks on the very pages until it has our answer.
+    ForgetPagesLater(node);
+  }
+}
+
+void FileSystem::ForgetPagesLater(Node* node) {
+  auto ref = std::make_shared<NodeRef>(nodes_.Ref(node));
+  invalidator_.Post([this, ref] { ForgetPages((*ref)->id); });
+}
+
+bool FileSystem::MakeEntry(Op& op, Node* parent, std::string_view name,
+                           fuse_entry_param* entry, Node** out) {
+  const pb::Reply& reply = op.reply;
+  if (reply.handle().empty() || reply.handle().size() > 64 ||
+      !IsKnownType(reply.attr().mode())) {
+    return false;
+  }
+  Node* node = nodes_.Enter({reply.handle(), reply.attr().ino(),
+                             reply.attr().fsid(), reply.attr().mode() & S_IFMT},
+                            parent, name);
+  if (!node) return false;
+  entry->ino = node->id;
+  entry->generation = node->generation;
+  FillStat(reply.attr(), &entry->attr);
+  const Timeouts timeouts = TimeoutsFor(op, node->type == S_IFDIR,
+                                        reply.attr_cache_ms(), reply.name_cache_ms());
+  entry->attr_timeout = timeouts.attr;
+  entry->entry_timeout = timeouts.entry;
+  *out = node;
+  return true;
+}
+
+void FileSystem::ReplyEntry(Op& op, Node* parent, std::string_view name) {
+  fuse_entry_param entry = {};
+  Node* node = nullptr;
+  if (!MakeEntry(op, parent, name, &entry, &node)) {
+    fuse_reply_err(op.req, EIO);
+    return;
+  }
+  Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kLook);
+  int sent;
+  {
+    absl::ReaderMutexLock gate(&recalls_.gate);
+    if (recalls_.RecalledSince(op.recalls_before, op.reply.handle())) {
+      entry.attr_timeout = 0;
+    }
+    if (recalls_.RecalledSince(op.recalls_before, parent->Handle())) {
+      entry.entry_timeout = 0;
+    }
+    sent = fuse_reply_entry(op.req, &entry);
+  }
+  if (sent != 0) nodes_.Forget(entry.ino, 1);  // nobody took it
+}
+
+void FileSystem::ReplyAttr(Op& op, Node* node) {
+  const pb::Reply& reply = op.reply;
+  if (!reply.has_attr() || (reply.attr().mode() & S_IFMT) != node->type) {
+    fuse_reply_err(op.req, reply.has_attr() ? ESTALE : EIO);
+    return;
+  }
+  struct stat st;
+  FillStat(reply.attr(), &st);
+  const std::string handle = node->Handle();
+  absl::ReaderMutexLock gate(&recalls_.gate);
+  double timeout =
+      TimeoutsFor(op, node->type == S_IFDIR, reply.attr_cache_ms(), 0).attr;
+  if (recalls_.RecalledSince(op.recalls_before, handle)) timeout = 0;
+  fuse_reply_attr(op.req, &st, timeout);
+}
+
+}  // namespace tripwire::fuse
