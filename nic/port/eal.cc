@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nic/port/eal.h"
 
+#include <dlfcn.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_log.h>
@@ -8,6 +9,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cstdarg>
 #include <cstdio>
 #include <mutex>
 #include <string_view>
@@ -59,6 +61,33 @@ void RedirectLog() {
   if (stream == nullptr) return;
   setvbuf(stream, nullptr, _IOLBF, BUFSIZ);
   rte_openlog_stream(stream);
+}
+
+// What the AF_XDP driver's libraries have to say; their print callbacks are
+// alike.
+int PrintLibrary(int, const char* format, va_list arguments) {
+  char line[256];
+  const int length = std::vsnprintf(line, sizeof line, format, arguments);
+  if (length > 0) {
+    WriteLog(nullptr, line, std::min<size_t>(length, sizeof line - 1));
+  }
+  return length;
+}
+
+// They were loaded, if at all, together with the driver.
+void RedirectLibraryLogs() {
+  using Print = int (*)(int, const char*, va_list);
+  using SetPrint = Print (*)(Print);
+  constexpr const char* kLibraries[][2] = {{"libbpf.so.1", "libbpf_set_print"},
+                                           {"libxdp.so.1", "libxdp_set_print"}};
+  for (const auto& [library, function] : kLibraries) {
+    void* handle = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
+    if (handle == nullptr) continue;
+    if (void* symbol = dlsym(handle, function)) {
+      reinterpret_cast<SetPrint>(symbol)(PrintLibrary);
+    }
+    dlclose(handle);
+  }
 }
 
 int FirstAllowedCpu() {
@@ -117,6 +146,7 @@ absl::Status StartInThisThread(State& state) {
         absl::StrCat("DPDK does not start: ", rte_strerror(rte_errno), " (",
                      Eal::TakeComplaint(), ")"));
   }
+  RedirectLibraryLogs();
   return absl::OkStatus();
 }
 
