@@ -5,6 +5,7 @@
 #include <rte_dev.h>
 #include <rte_ethdev.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -32,6 +33,8 @@ constexpr uint32_t kPacketRingBytes = 16u << 20;  // each way
 // pages.
 constexpr uint32_t kMaxXdpMtu = 3400;
 constexpr uint32_t kXdpBufferBytes = 3584;
+constexpr int kXdpRetries = 10;
+constexpr useconds_t kXdpPauseUs = 50'000;
 
 // Opening looks at which descriptors appear, and numbers devices.
 std::mutex& OpenMutex() {
@@ -113,6 +116,26 @@ absl::StatusOr<std::unique_ptr<Port>> OpenEth(const PortSpec& spec) {
   return std::unique_ptr<Port>(*std::move(port));
 }
 
+absl::StatusOr<std::unique_ptr<Port>> TryXdp(const PortSpec& spec,
+                                             const DpdkPortOptions& options,
+                                             const NetInterface& interface) {
+  const std::set<int> before = OpenDescriptors();
+  // Without busy polling, which would hold the interrupts back that wake us.
+  absl::Status made = MakeVdev(
+      spec, options.device,
+      absl::StrCat("iface=", interface.name, ",start_queue=", spec.queue,
+                   ",queue_count=1,busy_budget=0"));
+  if (!made.ok()) return made;
+  auto port = OpenVdev(options);  // the driver opens its socket here
+  if (!port.ok()) return port.status();
+  const std::vector<int> sockets = NewSockets(before, AF_XDP, interface.index);
+  if (!sockets.empty()) {
+    absl::Status watched = (*port)->WakeBySockets(sockets);
+    if (!watched.ok()) return watched;
+  }
+  return std::unique_ptr<Port>(*std::move(port));
+}
+
 absl::StatusOr<std::unique_ptr<Port>> OpenXdp(const PortSpec& spec) {
   auto interface = FindNetInterface(spec.target);
   if (!interface.ok()) return interface.status();
@@ -131,21 +154,14 @@ absl::StatusOr<std::unique_ptr<Port>> OpenXdp(const PortSpec& spec) {
   options.max_frame_bytes = *mtu + kEthernetHeaderBytes;
   options.buffer_bytes = kXdpBufferBytes;
   if (spec.buffers) options.buffers = *spec.buffers;
-  const std::set<int> before = OpenDescriptors();
-  // Without busy polling, which would hold the interrupts back that wake us.
-  absl::Status made = MakeVdev(
-      spec, options.device,
-      absl::StrCat("iface=", interface->name, ",start_queue=", spec.queue,
-                   ",queue_count=1,busy_budget=0"));
-  if (!made.ok()) return made;
-  auto port = OpenVdev(options);  // the driver opens its socket here
-  if (!port.ok()) return port.status();
-  const std::vector<int> sockets = NewSockets(before, AF_XDP, interface->index);
-  if (!sockets.empty()) {
-    absl::Status watched = (*port)->WakeBySockets(sockets);
-    if (!watched.ok()) return watched;
+  auto port = TryXdp(spec, options, *interface);
+  // The kernel frees the queue of a socket that was closed a little later.
+  for (int i = 0; i < kXdpRetries && !port.ok(); ++i) {
+    usleep(kXdpPauseUs);
+    options.device = NextDevice("net_af_xdp");
+    port = TryXdp(spec, options, *interface);
   }
-  return std::unique_ptr<Port>(*std::move(port));
+  return port;
 }
 
 absl::StatusOr<std::unique_ptr<Port>> OpenRawVdev(const PortSpec& spec) {

@@ -5,6 +5,7 @@
 #include <rte_ethdev.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -25,6 +26,14 @@ absl::Status Failed(const std::string& name, const char* what, int error) {
   return absl::FailedPreconditionError(
       absl::StrCat("port ", name, ": cannot ", what, ": ",
                    std::strerror(std::abs(error)), ": ", Eal::TakeComplaint()));
+}
+
+// 0 when it is not a socket (any more).
+uint64_t CookieOf(int fd) {
+  uint64_t cookie = 0;
+  socklen_t length = sizeof cookie;
+  if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) != 0) return 0;
+  return cookie;
 }
 
 }  // namespace
@@ -97,6 +106,15 @@ DpdkPort::~DpdkPort() {
   if (is_started_) rte_eth_dev_stop(id_);
   rte_eth_dev_close(id_);
   if (options_.is_vdev) rte_vdev_uninit(options_.device.c_str());
+  CloseForgottenSockets();
+}
+
+// The AF_XDP driver leaves its socket open, and with it the interface's queue
+// in use. Only what is certainly still that very socket is closed.
+void DpdkPort::CloseForgottenSockets() {
+  for (const auto& [fd, cookie] : sockets_) {
+    if (cookie != 0 && CookieOf(fd) == cookie) close(fd);
+  }
 }
 
 // --- Traffic ----------------------------------------------------------------
@@ -206,7 +224,7 @@ absl::Status DpdkPort::WakeBySockets(const std::vector<int>& sockets) {
     }
   }
   epoll_ = std::move(epoll);
-  sockets_ = sockets;
+  for (int fd : sockets) sockets_.push_back({fd, CookieOf(fd)});
   return absl::OkStatus();
 }
 
@@ -246,7 +264,7 @@ uint64_t DpdkPort::Service(uint64_t) {
   }
   // An interface that goes down leaves an error on the socket, and the socket
   // readable until the error is fetched.
-  for (int fd : sockets_) {
+  for (const auto& [fd, cookie] : sockets_) {
     int error = 0;
     socklen_t length = sizeof error;
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 &&

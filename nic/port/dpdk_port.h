@@ -69,6 +69,7 @@ class DpdkPort final : public Port {
   absl::Status Configure(bool with_interrupt);
   absl::Status Start();
   void WatchInterrupt();
+  void CloseForgottenSockets();
   size_t FillStash();
   Frame ToFrame(rte_mbuf* mbuf) const;
   rte_mbuf* ToMbuf(const Frame& frame) const;
@@ -85,7 +86,11 @@ class DpdkPort final : public Port {
   size_t stash_begin_ = 0, stash_end_ = 0;
 
   UniqueFd epoll_;
-  std::vector<int> sockets_;  // the driver's
+  struct DriverSocket {
+    int fd;
+    uint64_t cookie;  // the kernel's unique name for it
+  };
+  std::vector<DriverSocket> sockets_;
   bool has_interrupt_ = false;
   bool is_armed_ = false;
   bool was_asleep_ = false;  // since the last frame received
