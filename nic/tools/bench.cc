@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// tw bench: latency and goodput, each beside the raw port's in the same run.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "nic/api/stats/stats.h"
+#include "nic/base/clock.h"
+#include "nic/tools/bench_pair.h"
+#include "nic/tools/commands.h"
+#include "nic/tools/open_nic.h"
+
+namespace tripwire::tools {
+namespace {
+
+struct BenchOptions {
+  BenchEnds ends;
+  int rounds = 20000;
+  double seconds = 1;
+  std::vector<uint32_t> sizes = {64, 256, 1024, 4096, 16384, 65536, 1u << 20};
+  bool json = false;
+};
+
+// A directory for a memif socket of our own; removed at the end.
+class PrivateDirectory {
+ public:
+  absl::Status Make() {
+    std::string pattern = "/tmp/tw-bench-XXXXXX";
+    if (::mkdtemp(pattern.data()) == nullptr)
+      return absl::ErrnoToStatus(errno, "cannot make a directory in /tmp");
+    path_ = pattern;
+    return absl::OkStatus();
+  }
+  ~PrivateDirectory() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+double Ratio(double a, double b) { return b == 0 ? 0 : a / b; }
+
+void PrintRoundTrip(const BenchOptions& options, const char* mode,
+                    const RoundTrip& nic, const RoundTrip& raw) {
+  const double ratio = Ratio(static_cast<double>(nic.median_ns),
+                             static_cast<double>(raw.median_ns));
+  if (options.json) {
+    std::printf(
+        "{\"test\":\"round_trip\",\"port\":%s,\"mode\":\"%s\",\"median_ns\":%"
+        "llu,\"p99_ns\":%llu,"
+        "\"raw_median_ns\":%llu,\"raw_p99_ns\":%llu,\"ratio\":%.3f}\n",
+        stats::JsonQuote(options.ends.near_port).c_str(), mode,
+        static_cast<unsigned long long>(nic.median_ns),
+        static_cast<unsigned long long>(nic.p99_ns),
+        static_cast<unsigned long long>(raw.median_ns),
+        static_cast<unsigned long long>(raw.p99_ns), ratio);
+  } else {
+    std::printf("%-28s %9.2f us median %9.2f us p99   %6.2f x raw port\n", mode,
+                static_cast<double>(nic.median_ns) * 1e-3,
+                static_cast<double>(nic.p99_ns) * 1e-3, ratio);
+  }
+  std::fflush(stdout);
+}
+
+void PrintGoodput(const BenchOptions& options, uint32_t size,
+                  const Goodput& nic, const Goodput& raw) {
+  const double ratio = Ratio(nic.BytesPerSecond(), raw.BytesPerSecond());
+  if (options.json) {
+    std::printf(
+        "{\"test\":\"goodput\",\"port\":%s,\"write_bytes\":%u,\"bytes_per_s\":%"
+        ".0f,\"frames_per_s\":%.0f,"
+        "\"raw_bytes_per_s\":%.0f,\"raw_frames_per_s\":%.0f,\"ratio\":%.3f}\n",
+        stats::JsonQuote(options.ends.near_port).c_str(), size,
+        nic.BytesPerSecond(), nic.FramesPerSecond(), raw.BytesPerSecond(),
+        raw.FramesPerSecond(), ratio);
+  } else {
+    std::printf(
+        "writes of %8u bytes      %9.1f MB/s %12.0f frames/s   %6.2f x raw "
+        "port\n",
+        size, nic.BytesPerSecond() * 1e-6, nic.FramesPerSecond(), ratio);
+  }
+  std::fflush(stdout);
+}
+
+absl::Status RunRoundTrips(const BenchOptions& options) {
+  auto raw = Isolated<RoundTrip>(
+      [&] { return RawRoundTrip(options.ends, options.rounds); });
+  if (!raw.ok()) return raw.status();
+  if (!options.json) {
+    std::printf("8-byte write, tripwire, 8-byte answer\n");
+    std::printf("%-28s %9.2f us median %9.2f us p99\n", "raw port, polling",
+                static_cast<double>(raw->median_ns) * 1e-3,
+                static_cast<double>(raw->p99_ns) * 1e-3);
+    std::fflush(stdout);
+  }
+  for (bool spin : {true, false}) {
+    auto nic = NicRoundTrip(options.ends, spin,
+                            spin ? options.rounds : options.rounds / 10 + 10);
+    if (!nic.ok()) return nic.status();
+    PrintRoundTrip(options, spin ? "spinning" : "blocking", *nic, *raw);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunGoodput(const BenchOptions& options) {
+  const auto duration_ns = static_cast<uint64_t>(options.seconds * 1e9);
+  auto raw =
+      Isolated<Goodput>([&] { return RawGoodput(options.ends, duration_ns); });
+  if (!raw.ok()) return raw.status();
+  if (!options.json) {
+    std::printf("bulk writes\n%-28s %9.1f MB/s %12.0f frames/s\n",
+                "raw port, largest frames", raw->BytesPerSecond() * 1e-6,
+                raw->FramesPerSecond());
+    std::fflush(stdout);
+  }
+  for (uint32_t size : options.sizes) {
+    auto nic = Isolated<Goodput>(
+        [&] { return NicGoodput(options.ends, size, duration_ns); });
+    if (!nic.ok()) return nic.status();
+    PrintGoodput(options, size, *nic, *raw);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Run(BenchOptions options) {
+  PrivateDirectory directory;
+  if (options.ends.near_port.empty() != options.ends.far_port.empty()) {
+    return absl::InvalidArgumentError("--port and --far-port go together");
+  }
+  if (options.ends.near_port.empty()) {
+    if (auto status = directory.Make(); !status.ok()) return status;
+    options.ends.near_port =
+        absl::StrCat("memif:", directory.path(), "/nic.sock");
+    options.ends.far_port = options.ends.near_port + ",listen";
+  }
+  if (auto status = RunRoundTrips(options); !status.ok()) return status;
+  return RunGoodput(options);
+}
+
+}  // namespace
+
+void AddBench(CLI::App& app, Runner& run) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* command = app.add_subcommand(
+      "bench",
+      "Round trips and goodput between two processes, beside the raw port's; "
+      "over memif unless told otherwise");
+  command->add_option("--port", options->ends.near_port,
+                      "Port of the near end");
+  command->add_option("--far-port", options->ends.far_port,
+                      "Port of the far end, which this command starts");
+  command->add_option(
+      "--far-netns", options->ends.far_netns,
+      "Network namespace for the far end, as a path (/run/netns/NAME)");
+  command->add_option("--rounds", options->rounds, "Round trips to time")
+      ->check(CLI::Range(100, 100000000))
+      ->capture_default_str();
+  command
+      ->add_option("--seconds", options->seconds,
+                   "How long to write for each size")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+  command
+      ->add_option("--sizes", options->sizes, "Sizes of bulk writes in bytes")
+      ->check(CLI::Range(1, 1 << 22))
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_flag("--json", options->json,
+                    "One JSON object per result and line");
+  command->callback(
+      [options, &run] { run = [options] { return Run(*options); }; });
+}
+
+}  // namespace tripwire::tools
