@@ -105,8 +105,9 @@ absl::Status RunRoundTrips(const BenchOptions& options) {
     std::fflush(stdout);
   }
   for (bool spin : {true, false}) {
-    auto nic = NicRoundTrip(options.ends, spin,
-                            spin ? options.rounds : options.rounds / 10 + 10);
+    const int rounds = spin ? options.rounds : options.rounds / 10 + 10;
+    auto nic = Isolated<RoundTrip>(
+        [&] { return NicRoundTrip(options.ends, spin, rounds); });
     if (!nic.ok()) return nic.status();
     PrintRoundTrip(options, spin ? "spinning" : "blocking", *nic, *raw);
   }
