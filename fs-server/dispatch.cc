@@ -161,6 +161,20 @@ bool AnswerFromJournal(OpContext* ctx) {
   return false;
 }
 
+// So that the next server can give the same answer.
+void RecordReply(OpContext* ctx, const std::vector<uint8_t>& message) {
+  auto view = [](const auto& bytes) {
+    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  if (ctx->session.journal->Finish(ctx->call->slot(), view(message))) return;
+  // Too long with everything; the client can ask for the rest.
+  pb::Reply essence;
+  essence.set_error(ctx->reply.error());
+  essence.set_handle(ctx->reply.handle());
+  *essence.mutable_attr() = ctx->reply.attr();
+  ctx->session.journal->Finish(ctx->call->slot(), view(essence.SerializeAsString()));
+}
+
 int RunOp(OpContext* ctx, const OpInfo& info) {
   if (info.run == nullptr) return EOPNOTSUPP;
   if (info.changes && (ctx->session.read_only || ctx->exported.config.read_only)) return EROFS;
@@ -177,6 +191,7 @@ int RunOp(OpContext* ctx, const OpInfo& info) {
 
 void FileServer::Serve(rpc::Call incoming) {
   thread_local Scratch scratch;
+  calls_.fetch_add(1, std::memory_order_relaxed);
   scratch.arena.Reset();
   auto* request = google::protobuf::Arena::CreateMessage<pb::Call>(&scratch.arena);
   auto* reply = google::protobuf::Arena::CreateMessage<pb::Reply>(&scratch.arena);
@@ -200,14 +215,8 @@ void FileServer::Serve(rpc::Call incoming) {
     ctx.bulk.Reset();
     ctx.bulk_bytes = 0;
   }
-  if (ctx.intended) {
-    session->journal->Finish(
-        ctx.call->slot(),
-        std::string_view(reinterpret_cast<const char*>(Serialize(*reply, &scratch).data()),
-                         scratch.message.size()));
-  } else {
-    Serialize(*reply, &scratch);
-  }
+  Serialize(*reply, &scratch);
+  if (ctx.intended) RecordReply(&ctx, scratch.message);
   Answer(std::move(ctx.call), scratch.message, std::move(ctx.bulk), ctx.bulk_bytes,
          info.keep_reply, session->id, ctx.changes);
 }

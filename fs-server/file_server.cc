@@ -231,6 +231,11 @@ std::shared_ptr<ClientSession> FileServer::FindSession(uint64_t id) {
   return it == sessions_.end() ? nullptr : it->second;
 }
 
+size_t FileServer::session_count() {
+  std::shared_lock lock(sessions_mutex_);
+  return sessions_.size();
+}
+
 void FileServer::AfterGrace(std::function<void()> task) {
   {
     std::lock_guard lock(grace_mutex_);

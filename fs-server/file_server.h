@@ -58,6 +58,11 @@ class FileServer {
   bool acts_as_caller() const { return acts_as_caller_; }
   const std::vector<std::unique_ptr<Export>>& exports() const { return exports_; }
 
+  // Counters, for people.
+  uint64_t calls() const { return calls_.load(std::memory_order_relaxed); }
+  uint64_t recalls() const { return recalls_.load(std::memory_order_relaxed); }
+  size_t session_count();
+
   // ---- For the operations (fs-server/ops). ----
 
   const ServerConfig& config() const { return config_; }
@@ -120,6 +125,8 @@ class FileServer {
   std::mutex grace_mutex_;
   absl::flat_hash_set<uint64_t> grace_for_;  // sessions that may still reclaim
   std::vector<std::function<void()>> after_grace_;
+  std::atomic<uint64_t> calls_{0};
+  std::atomic<uint64_t> recalls_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> purge_scheduled_{false};
   TimerQueue timers_;  // last: its thread uses the rest

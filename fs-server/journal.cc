@@ -221,13 +221,14 @@ void Journal::Session::Begin(uint32_t slot, uint64_t sequence, const Intent& int
   state.store(kIntended, std::memory_order_release);
 }
 
-void Journal::Session::Finish(uint32_t slot, std::string_view reply) {
+bool Journal::Session::Finish(uint32_t slot, std::string_view reply) {
   Record* record = At(slot);
-  if (record == nullptr || reply.size() > sizeof(record->reply)) return;
+  if (record == nullptr || reply.size() > sizeof(record->reply)) return false;
   std::memcpy(record->reply, reply.data(), reply.size());
   record->reply_bytes = static_cast<uint32_t>(reply.size());
   record->reply_checksum = record->ReplyChecksum();
   std::atomic_ref(record->state).store(kDone, std::memory_order_release);
+  return true;
 }
 
 void Journal::Session::SetHoldsLocks(bool holds) {

@@ -87,8 +87,8 @@ class Journal::Session {
   Found Lookup(uint32_t slot, uint64_t sequence, Intent* intent, std::string_view* reply) const;
   // Records that the call is about to run.
   void Begin(uint32_t slot, uint64_t sequence, const Intent& intent);
-  // Records its reply. A longer one than fits leaves the intent.
-  void Finish(uint32_t slot, std::string_view reply);
+  // Records its reply. False, and the intent stays, when it is longer than fits.
+  bool Finish(uint32_t slot, std::string_view reply);
   void SetHoldsLocks(bool holds);
 
  private:

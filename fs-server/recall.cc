@@ -72,6 +72,7 @@ void FileServer::Answer(std::shared_ptr<rpc::Call> call, const std::vector<uint8
     call->Reply(message, std::move(bulk), bulk_bytes, cache);
     return;
   }
+  recalls_.fetch_add(recalled.size(), std::memory_order_relaxed);
   auto parked = std::make_shared<ParkedReply>();
   parked->call = std::move(call);
   parked->message = message;
