@@ -227,7 +227,13 @@ absl::StatusOr<LinkId> Context::Connect(std::string_view node,
   auto lock = impl_.Lock();
   Link* link = engine.FindLink(id);
   if (up && link != nullptr) {
+    // The call's return is the news of the link; what else came meanwhile was
+    // held back and is told now.
     link->quiet = false;
+    link->tell_up = false;
+    if (link->tell_message || link->failed_ops > 0 || link->tell_down) {
+      engine.Tell(*link);
+    }
     return id;
   }
   if (link != nullptr) {
@@ -350,7 +356,9 @@ absl::Status Context::SendMessage(LinkId link,
 
 std::optional<std::vector<uint8_t>> Context::TakeMessage(LinkId link) {
   auto lock = impl_.Lock();
-  return impl_.engine().TakeMessage(link);
+  auto message = impl_.engine().TakeMessage(link);
+  impl_.driver().NoteWork();  // frames may have waited for the room
+  return message;
 }
 
 Tripwire Context::Watch(const Aperture& aperture, uint64_t offset,
@@ -399,14 +407,22 @@ Tripwire Context::Watch(const RemoteAperture& aperture, uint64_t offset,
 }
 
 bool Context::WaitWord(const Aperture& aperture, uint64_t offset,
-                       uint64_t expected, uint64_t deadline_ns) {
+                       uint64_t expected, uint64_t deadline_ns,
+                       std::optional<LinkId> peer) {
   assert(InRange(aperture.name().length_bytes, offset, 8));
   const auto* word =
       reinterpret_cast<const uint64_t*>(aperture.memory().data() + offset);
   assert(reinterpret_cast<uintptr_t>(word) % 8 == 0);
-  return nic_.WaitUntil(
-      [&] { return __atomic_load_n(word, __ATOMIC_ACQUIRE) != expected; },
+  bool changed = false;
+  nic_.WaitUntil(
+      [&] {
+        changed = __atomic_load_n(word, __ATOMIC_ACQUIRE) != expected;
+        if (changed || !peer.has_value()) return changed;
+        const Link* link = impl_.engine().FindLink(*peer);
+        return link == nullptr || !link->carries_data();
+      },
       deadline_ns);
+  return changed;
 }
 
 size_t Context::TakeEvents(std::span<Event> events) {

@@ -183,9 +183,11 @@ class Context {
                  uint64_t cookie = 0, bool events = true);
 
   // Waits while the aligned 64-bit word at `offset` holds `expected`: a futex on
-  // the far side of a network. False when the deadline passed first.
+  // the far side of a network. False when the deadline passed first, or `peer`,
+  // if given, was lost.
   bool WaitWord(const Aperture& aperture, uint64_t offset, uint64_t expected,
-                uint64_t deadline_ns);
+                uint64_t deadline_ns,
+                std::optional<LinkId> peer = std::nullopt);
 
   // Takes events, oldest first; returns how many. Poll drives the NIC once if
   // there are none.
