@@ -21,12 +21,6 @@ uint16_t& FreedIndex(const MemifRingView& view) {
   return view.direction == MemifDirection::kC2s ? view.ring->tail
                                                 : view.ring->head;
 }
-// C2S: the consumer's index says how many slots it has emptied. S2C: how many
-// buffers it has offered, which is a whole ring more.
-uint16_t FreedBias(const MemifRingView& view) {
-  return view.direction == MemifDirection::kC2s ? 0 : view.slot_count;
-}
-
 uint64_t* DescriptorWords(const MemifRingView& view, uint16_t slot) {
   auto* descriptors = reinterpret_cast<uint64_t*>(view.ring + 1);
   return descriptors + 2 * size_t{slot};
@@ -63,10 +57,11 @@ uint8_t* MemifRingView::Resolve(const MemifDescriptor& descriptor) const {
   return region.base + descriptor.offset;
 }
 
-MemifDescriptor MemifRingView::OwnBuffer(uint16_t slot) const {
+MemifDescriptor MemifRingView::OwnBuffer(uint16_t index) const {
+  const uint32_t buffer = index & (buffer_count - 1u);
   MemifDescriptor descriptor{};
   descriptor.length_bytes = buffer_bytes;
-  descriptor.offset = first_buffer + uint32_t{slot} * buffer_stride_bytes;
+  descriptor.offset = first_buffer + buffer * buffer_stride_bytes;
   return descriptor;
 }
 
@@ -77,13 +72,18 @@ uint16_t MemifProducer::FreshRoom() {
   // the consumer is done with the buffers it gives back.
   const uint16_t freed =
       SharedIndex(FreedIndex(view_)).load(std::memory_order_acquire);
-  const auto used = static_cast<uint16_t>(
-      filled_ - static_cast<uint16_t>(freed - FreedBias(view_)));
-  if (used > view_.slot_count) {
+  // C2S: the consumer counts the slots it has emptied. S2C: the buffers it has
+  // offered, which are those free and those filled.
+  const bool is_c2s = view_.direction == MemifDirection::kC2s;
+  const uint16_t limit =
+      view_.owns_buffers ? view_.buffer_count : view_.slot_count;
+  const auto room = static_cast<uint16_t>(is_c2s ? limit - (filled_ - freed)
+                                                 : freed - filled_);
+  if (room > limit) {
     is_broken_ = true;
     return 0;
   }
-  return static_cast<uint16_t>(view_.slot_count - used);
+  return room;
 }
 
 uint16_t MemifProducer::room() {
@@ -142,12 +142,12 @@ bool MemifProducer::PeerSleeps(bool claim) {
 // --- Consumer ---------------------------------------------------------------
 
 void MemifConsumer::OfferBuffers() {
-  for (uint16_t slot = 0; slot < view_.slot_count; ++slot) {
+  for (uint16_t slot = 0; slot < view_.buffer_count; ++slot) {
     view_.WriteDescriptor(slot, view_.OwnBuffer(slot));
   }
   // Pairs with the acquire load in MemifProducer::FreshRoom.
   SharedIndex(FreedIndex(view_))
-      .store(FreedBias(view_), std::memory_order_release);
+      .store(view_.buffer_count, std::memory_order_release);
 }
 
 uint16_t MemifConsumer::Available() {
@@ -181,7 +181,8 @@ size_t MemifConsumer::Pop(std::span<uint8_t> buffer, bool* is_too_long) {
     const auto slot = static_cast<uint16_t>(emptied_ & mask);
     if (view_.owns_buffers) {
       // Where the data is does not depend on the descriptor: fetch both.
-      __builtin_prefetch(view_.regions[0].base + view_.OwnBuffer(slot).offset);
+      __builtin_prefetch(view_.regions[0].base +
+                         view_.OwnBuffer(emptied_).offset);
     }
     const MemifDescriptor descriptor = view_.ReadDescriptor(slot);
     const uint8_t* data = view_.Resolve(descriptor);
@@ -205,22 +206,23 @@ size_t MemifConsumer::Pop(std::span<uint8_t> buffer, bool* is_too_long) {
 
 void MemifConsumer::Release() {
   if (released_ == emptied_) return;
+  uint16_t freed = emptied_;
   if (view_.owns_buffers) {
-    const auto mask = static_cast<uint16_t>(view_.slot_count - 1);
     // Offering late keeps the line with the index in the producer's cache.
-    if (static_cast<uint16_t>(emptied_ - released_) < view_.slot_count / 4) {
+    if (static_cast<uint16_t>(emptied_ - released_) < view_.buffer_count / 4) {
       return;
     }
-    for (uint16_t i = released_; i != emptied_; ++i) {
-      const auto slot = static_cast<uint16_t>(i & mask);
-      view_.WriteDescriptor(slot, view_.OwnBuffer(slot));
+    const auto mask = static_cast<uint16_t>(view_.slot_count - 1);
+    freed = static_cast<uint16_t>(emptied_ + view_.buffer_count);
+    for (auto i = static_cast<uint16_t>(released_ + view_.buffer_count);
+         i != freed; ++i) {
+      view_.WriteDescriptor(static_cast<uint16_t>(i & mask),
+                            view_.OwnBuffer(i));
     }
   }
   released_ = emptied_;
   // Pairs with the acquire load in MemifProducer::FreshRoom.
-  SharedIndex(FreedIndex(view_))
-      .store(static_cast<uint16_t>(emptied_ + FreedBias(view_)),
-             std::memory_order_release);
+  SharedIndex(FreedIndex(view_)).store(freed, std::memory_order_release);
 }
 
 void MemifConsumer::Unmask() {

@@ -27,9 +27,11 @@ struct MemifRingView {
   MemifDirection direction = MemifDirection::kC2s;
   uint16_t slot_count = 0;  // a power of two
   std::span<const MemifRegion> regions;
-  // The end that owns the buffers (the client) has one for each slot, here in
-  // region 0; the other end finds them in the descriptors.
+  // The end that owns the buffers (the client) uses them in turn, here in
+  // region 0; the other end finds them in the descriptors. There may be fewer
+  // buffers than slots: the fewer, the better the cache holds them.
   bool owns_buffers = false;
+  uint16_t buffer_count = 0;  // a power of two, at most slot_count
   uint32_t first_buffer = 0;  // offset
   uint32_t buffer_stride_bytes = 0;
   uint32_t buffer_bytes = 0;
@@ -38,7 +40,8 @@ struct MemifRingView {
   void WriteDescriptor(uint16_t slot, const MemifDescriptor& descriptor) const;
   // Null when the buffer does not lie within its region.
   uint8_t* Resolve(const MemifDescriptor& descriptor) const;
-  MemifDescriptor OwnBuffer(uint16_t slot) const;
+  // For the slot with this running number.
+  MemifDescriptor OwnBuffer(uint16_t index) const;
 };
 
 // The filling end of a ring.
