@@ -136,13 +136,16 @@ std::shared_ptr<const InodeStore::Mount> InodeStore::Register(int fd, int mount_
 }
 
 std::shared_ptr<const InodeStore::Mount> InodeStore::MountOf(int fd, int mount_id) {
-  {
-    std::shared_lock lock(mounts_mutex_);
-    for (const auto& mount : mounts_) {
-      if (mount->mount_id == mount_id) return mount;
-    }
-  }
+  if (auto known = KnownMount(mount_id)) return known;
   return Register(fd, mount_id);
+}
+
+std::shared_ptr<const InodeStore::Mount> InodeStore::KnownMount(int mount_id) const {
+  std::shared_lock lock(mounts_mutex_);
+  for (const auto& mount : mounts_) {
+    if (mount->mount_id == mount_id) return mount;
+  }
+  return nullptr;
 }
 
 std::shared_ptr<const InodeStore::Mount> InodeStore::MountByKey(uint64_t key) {
@@ -320,30 +323,34 @@ int InodeStore::Identify(int fd, const FileId& parent, std::string_view name, Fi
 }
 
 int InodeStore::IdentifyAt(int dir_fd, const FileId& parent, const char* name,
-                           uint64_t expected_ino, FileId* id, struct statx* stx) {
+                           uint64_t expected_ino,
+                           absl::FunctionRef<void(const FileId&)> found, FileId* id,
+                           struct statx* stx) {
+  constexpr int kFlags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
   KernelHandle handle;
   int mount_id = 0;
-  const bool have_handle =
-      root_mount_->by_handle &&
-      name_to_handle_at(dir_fd, name, &handle.header, &mount_id, 0) == 0;
-  if (statx(dir_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kStatMask, stx) != 0) {
-    return errno;
-  }
-  if (stx->stx_ino != expected_ino) return EXDEV;
-  const int now_mount = static_cast<int>(stx->stx_mnt_id);
-  std::shared_ptr<const Mount> mount;
-  {
-    std::shared_lock lock(mounts_mutex_);
-    for (const auto& known : mounts_) {
-      if (known->mount_id == now_mount) mount = known;
+  if (kernel_handles_ &&
+      name_to_handle_at(dir_fd, name, &handle.header, &mount_id, 0) == 0) {
+    auto mount = KnownMount(mount_id);
+    if (!mount) return EXDEV;
+    if (mount->by_handle) {
+      if (!ToId(handle, mount->key, id)) return EXDEV;
+      found(*id);
+      if (statx(dir_fd, name, kFlags, kStatMask, stx) != 0) return errno;
+      const bool same = stx->stx_ino == expected_ino &&
+                        static_cast<int>(stx->stx_mnt_id) == mount_id;
+      return same ? 0 : EXDEV;
     }
   }
-  if (!mount) return EXDEV;
-  if (mount->by_handle) {
-    return have_handle && mount_id == now_mount && ToId(handle, mount->key, id) ? 0 : EXDEV;
-  }
+  if (statx(dir_fd, name, kFlags, kStatMask, stx) != 0) return errno;
+  auto mount = KnownMount(static_cast<int>(stx->stx_mnt_id));
+  if (!mount || mount->by_handle || stx->stx_ino != expected_ino) return EXDEV;
   MappedId(*mount, *stx, parent, name, id);
-  return 0;
+  found(*id);
+  const FileId before = *id;
+  if (statx(dir_fd, name, kFlags, kStatMask, stx) != 0) return errno;
+  MappedId(*mount, *stx, parent, name, id);
+  return *id == before ? 0 : EXDEV;
 }
 
 int InodeStore::Walk(int dir_fd, const FileId& dir, const char* name, FileId* id,

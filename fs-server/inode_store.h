@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "fs-server/fd_cache.h"
 #include "fs-server/handle.h"
@@ -53,11 +54,12 @@ class InodeStore {
   // `parent`. Caches nothing.
   int Identify(int fd, const FileId& parent, std::string_view name, FileId* id);
 
-  // The same by name and without opening it; also its attributes. Fails with EXDEV
-  // where only Identify can tell (mount points, files replaced meanwhile).
+  // The same by name and without opening it, together with its attributes. `found` is called
+  // with the id before the attributes are read (again, if need be). Fails with EXDEV where only
+  // Identify can tell (mount points, files replaced meanwhile).
   // REQUIRES: `name` is a checked component.
   int IdentifyAt(int dir_fd, const FileId& parent, const char* name, uint64_t expected_ino,
-                 FileId* id, struct statx* stx);
+                 absl::FunctionRef<void(const FileId&)> found, FileId* id, struct statx* stx);
 
   // Opens `name` in `dir` as the current identity, never following a link, and
   // tells its id. The descriptor is cached.
@@ -88,6 +90,7 @@ class InodeStore {
       : kernel_handles_(kernel_handles), cache_(cached_fds), names_(names_file) {}
   // The mount `fd` is on, registering it when it is new.
   std::shared_ptr<const Mount> MountOf(int fd, int mount_id);
+  std::shared_ptr<const Mount> KnownMount(int mount_id) const;
   std::shared_ptr<const Mount> MountByKey(uint64_t key);
   std::shared_ptr<const Mount> Register(int fd, int mount_id);
   void ScanMounts();

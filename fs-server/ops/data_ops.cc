@@ -136,26 +136,33 @@ int Read(OpContext& ctx) {
   if (const int error = ctx.DataFd(inode, pb::OPEN_READ, &holder, &fd); error != 0) return error;
   ctx.Grant(inode.id, LeaseTable::kInode);
   const size_t room = ctx.call->bulk_reply_capacity();
-  size_t length = std::min<size_t>(op.length(), room != 0 ? room : kInlineMax);
-  ssize_t n;
-  auto* result = ctx.reply.mutable_read();
+  const size_t length = std::min<size_t>(op.length(), room != 0 ? room : kInlineMax);
+  alignas(4096) uint8_t small[kInlineMax];  // aligned, for files open for direct access
+  uint8_t* data = small;
   if (room != 0) {
     ctx.bulk = ctx.call->AllocateBulk(length);
-    n = ReadAll(fd, ctx.bulk.data(), length, op.offset());
-    if (n < 0) return errno;
-    ctx.bulk_bytes = static_cast<size_t>(n);
-  } else {
-    // Aligned, in case the file is open for direct access.
-    alignas(4096) uint8_t small[kInlineMax];
-    n = ReadAll(fd, small, length, op.offset());
-    if (n < 0) return errno;
-    result->set_data(small, static_cast<size_t>(n));
+    data = ctx.bulk.data();
   }
-  result->set_length(static_cast<uint32_t>(n));
+  ssize_t n = pread(fd, data, length, static_cast<off_t>(op.offset()));
+  if (n < 0) return errno;
   struct statx stx;
   if (const int error = StatFd(fd, &stx); error != 0) return error;
+  if (static_cast<size_t>(n) < length && op.offset() + static_cast<uint64_t>(n) < stx.stx_size) {
+    // Short, yet not at the end: an error in the middle (now it shows), or the file grew.
+    const auto done = static_cast<size_t>(n);
+    const ssize_t rest = ReadAll(fd, data + done, length - done, op.offset() + done);
+    if (rest < 0) return errno;
+    n += rest;
+  }
   ToAttr(stx, ctx.reply.mutable_attr());
+  auto* result = ctx.reply.mutable_read();
+  result->set_length(static_cast<uint32_t>(n));
   result->set_eof(op.offset() + static_cast<uint64_t>(n) >= stx.stx_size);
+  if (room != 0) {
+    ctx.bulk_bytes = static_cast<size_t>(n);
+  } else {
+    result->set_data(small, static_cast<size_t>(n));
+  }
   return 0;
 }
 

@@ -69,20 +69,16 @@ class Lister {
   void AddDetails(const RawEntry& raw) {
     FileId id;
     struct statx stx;
-    int error = ctx_.store.IdentifyAt(fd_, dir_.id, raw.name, raw.ino, &id, &stx);
+    auto grant = [&](const FileId& found) {
+      ctx_.GrantUnder(found, LeaseTable::kInode, now_ns_);
+    };
+    int error = ctx_.store.IdentifyAt(fd_, dir_.id, raw.name, raw.ino, grant, &id, &stx);
     if (error == EXDEV) {  // a mount point, or replaced since it was listed
       SharedFd child;
       error = ctx_.store.Walk(fd_, dir_.id, raw.name, &id, &child);
       if (error == 0) {
-        ctx_.GrantUnder(id, LeaseTable::kInode, now_ns_);
+        grant(id);
         error = StatFd(child->get(), &stx);
-      }
-    } else if (error == 0) {
-      // The promise comes first, then the facts: once more for those that matter.
-      ctx_.GrantUnder(id, LeaseTable::kInode, now_ns_);
-      if (statx(fd_, raw.name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kAttrMask, &stx) != 0 ||
-          stx.stx_ino != raw.ino) {
-        return;
       }
     }
     if (error != 0) return;

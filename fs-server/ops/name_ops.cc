@@ -38,11 +38,10 @@ Named LookAt(OpContext& ctx, const Inode& dir, const std::string& name) {
 }
 
 // After an inode lost a name: tells of it and forgets it when that was the last.
-void LostName(OpContext& ctx, const Named& named, pb::RemoveResult* result) {
-  struct statx stx;
-  if (StatFd(named.inode.fd(), &stx) != 0) return;
+void LostName(OpContext& ctx, const Named& named, uint64_t links) {
+  auto* result = ctx.reply.mutable_remove();
   ctx.Changed(named.inode.id, pb::RECALL_ATTR);
-  if (stx.stx_nlink == 0 || named.directory) ctx.store.NameLost(named.inode.id);
+  if (links == 0 || named.directory) ctx.store.NameLost(named.inode.id);
   result->set_ino(named.ino);
   ctx.server.codec().Encode(ctx.exported.id, named.inode.id, result->mutable_handle());
 }
@@ -69,8 +68,8 @@ int Unlink(OpContext& ctx, const std::string& handle, const std::string& name, i
   if (error == 0) {
     ctx.NameChanged(dir.id, name, true);
     if (named.exists) {
-      LostName(ctx, named, ctx.reply.mutable_remove());
       ctx.ReplyAttr(named.inode);
+      LostName(ctx, named, ctx.reply.attr().nlink());
     }
   }
   ctx.ReplyDirAttr(dir);
@@ -174,7 +173,8 @@ int Rename(OpContext& ctx) {
       ctx.Changed(target.inode.id, pb::RECALL_ATTR);
       ctx.store.NameMoved(target.inode.id, from.id, op.name());
     } else if (target.exists && !(target.inode.id == source.inode.id)) {
-      LostName(ctx, target, ctx.reply.mutable_remove());
+      struct statx stx;
+      LostName(ctx, target, StatFd(target.inode.fd(), &stx) == 0 ? stx.stx_nlink : 0);
     }
   }
   ctx.ReplyDirAttr(from);
