@@ -15,6 +15,7 @@ constexpr uint64_t kChooseAfterNs = 20 * kMillisecond;
 // A node that answered without the service may have another NIC that offers it.
 constexpr uint64_t kNoServiceAfterNs = 500 * kMillisecond;
 constexpr size_t kMaxRequestsWaiting = 4096;
+constexpr size_t kMaxCandidates = 64;
 constexpr size_t kMaxNameBytes = 255;
 constexpr uint32_t kMinFrameBytes = 512;
 
@@ -50,6 +51,7 @@ LinkId Connections::Start(uint32_t context, const std::string& node,
 void Connections::OnAnnouncement(const Announcement& heard) {
   for (auto& [id, attempt] : attempts_) {
     if (attempt.token != heard.token || attempt.chosen) continue;
+    if (!attempt.node.empty() && attempt.node != heard.node) continue;
     Link* link = engine_.FindLink(id);
     const uint64_t now_ns = engine_.clock().NowNs();
     if (std::find(heard.services.begin(), heard.services.end(),
@@ -61,7 +63,9 @@ void Connections::OnAnnouncement(const Announcement& heard) {
     const bool known = std::any_of(
         attempt.candidates.begin(), attempt.candidates.end(),
         [&](const Announcement& a) { return a.mac == heard.mac; });
-    if (!known) attempt.candidates.push_back(heard);
+    if (!known && attempt.candidates.size() < kMaxCandidates) {
+      attempt.candidates.push_back(heard);
+    }
     if (!attempt.node.empty()) {
       attempt.choose_at = 0;
     } else if (attempt.choose_at == kNever) {

@@ -85,10 +85,18 @@ bool Discovery::OnDiscover(size_t port, PathId path,
   control::Announce answer;
   answer.set_node(node_);
   answer.set_token(question.token());
+  // As many as fit, the one that is asked for first.
+  const size_t room = engine_.ports()[port]->info().max_frame_bytes -
+                      wire::kHeaderBytes - wire::kChecksumBytes;
+  const auto add = [&](const std::string& service) {
+    if (answer.services_size() == static_cast<int>(kMaxServices)) return;
+    answer.add_services(service);
+    if (answer.ByteSizeLong() > room) answer.mutable_services()->RemoveLast();
+  };
+  const bool has = Offerer(question.service()) != UINT32_MAX;
+  if (has) add(question.service());
   for (const auto& [service, context] : offers_) {
-    if (answer.services_size() < static_cast<int>(kMaxServices)) {
-      answer.add_services(service);
-    }
+    if (!has || service != question.service()) add(service);
   }
   const std::string body = answer.SerializeAsString();
   engine_.SendControl(port, path, view.source(), wire::kAnnounce, 0, 0,

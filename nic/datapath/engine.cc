@@ -85,6 +85,10 @@ void Engine::OnFrame(size_t port, Frame& frame) {
     case wire::ParseResult::kMalformed: ++counters_.drop_malformed; return;
     case wire::ParseResult::kBadChecksum: ++counters_.drop_checksum; return;
   }
+  if ((view.ethernet->source[0] & 1) != 0) {  // nobody's address; never answer it
+    ++counters_.drop_malformed;
+    return;
+  }
   const MacAddress& mine = ports_[port]->info().mac;
   if (!std::equal(mine.bytes.begin(), mine.bytes.end(),
                   view.ethernet->destination) &&
@@ -116,9 +120,13 @@ void Engine::OnFrame(size_t port, Frame& frame) {
     ++counters_.drop_malformed;
     return;
   }
+  // A link never changes its port: its frames are cut for that one.
+  if (port != link->port) {
+    ++counters_.drop_unknown_link;
+    return;
+  }
   // Where a link's frames come from is where its answers go: the peer may have
   // joined anew on another path.
-  link->port = port;
   link->path = frame.path;
   link->heard_ns = now_ns_;
   link->probes = 0;
@@ -201,6 +209,11 @@ bool Engine::ServeLinks() {
     if (link == nullptr) continue;
     link->ready = false;
     if (!link->carries_data()) continue;
+    if (link->early_count > 0) {
+      DrainEarly(*link);
+      ApplyCompletion(*link);
+      if (!link->carries_data()) continue;
+    }
     Pump(*link);  // its frames carry the acknowledgement, if it sends any
     if (link->unacknowledged == 0 && !link->ack_now) continue;
     if (link->ack_requested || link->ack_now ||

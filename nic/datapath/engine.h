@@ -41,6 +41,9 @@ struct EngineOptions {
   uint64_t peer_timeout_ns = 6 * kSecond;
   bool go_back_n = false;
   bool checksum = true;
+  // Of every link, both ways; part of the protocol. Tests start elsewhere, to
+  // see the 32 bits on the wire wrap.
+  uint64_t first_sequence = 1;
 };
 
 // The NIC itself: ports in, memory and events out. Everything a frame can cause

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The engine's contexts and links: making, finding, opening and ending them.
+#include <array>
+
 #include "nic/datapath/engine.h"
 
 namespace tripwire {
@@ -41,6 +43,10 @@ void Engine::DestroyContext(uint32_t context) {
     }
     if (link->state != LinkState::kFree) FreeLink(*link);
   }
+  // Nobody takes these events any more: what they hold goes now.
+  std::array<Event, 16> untold;
+  while (TakeEvents(context, untold) > 0) {
+  }
   for (uint32_t id = 0; id < tripwires_.size(); ++id) {
     if (tripwires_[id] != nullptr && tripwires_[id]->context == context) {
       Unwatch(id);
@@ -73,6 +79,7 @@ Link& Engine::NewLink(uint32_t context) {
   link = Link{};
   link.id = id;
   link.context = context;
+  link.acked = link.next_sequence = link.expected = options_.first_sequence;
   do {
     link.epoch = random_.Next32();
   } while (link.epoch == 0);
@@ -125,12 +132,15 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
   for (auto& [sequence, reply] : awaited) {
     Finish(reply.completion, OpStatus::kLinkLost);
   }
-  for (auto& tripwire : tripwires_) {
-    if (tripwire != nullptr && tripwire->outbound && tripwire->link == link.id) {
-      tripwire->link_lost = true;
+  if (!link.outbound.empty()) {
+    for (auto& tripwire : tripwires_) {
+      if (tripwire != nullptr && tripwire->outbound &&
+          tripwire->link == link.id) {
+        tripwire->link_lost = true;
+      }
     }
+    link.outbound.clear();
   }
-  link.outbound.clear();
   link.touched.clear();
   link.message.clear();
   if (control_ != nullptr) control_->OnLinkEnded(link);

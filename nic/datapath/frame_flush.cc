@@ -21,11 +21,12 @@ bool Engine::Flush(LinkId id, Completion* completion) {
 // Delivery is in order, so everything before the request is placed by now.
 Engine::Delivery Engine::OnFlushRequest(Link& link,
                                         const wire::FrameView& view) {
-  if (link.ops.size() >= kMaxQueuedAnswers) return Delivery::kNoRoom;
+  if (link.answers_queued >= kMaxQueuedAnswers) return Delivery::kNoRoom;
   SendOp op;
   op.type = wire::kFlushResponse;
   op.operation = view.sequence();
   link.ops.push_back(std::move(op));
+  ++link.answers_queued;
   MarkReady(link);
   return Delivery::kTaken;
 }

@@ -33,6 +33,7 @@ std::optional<std::vector<uint8_t>> Engine::TakeMessage(LinkId id) {
   std::vector<uint8_t> message = std::move(link->inbox.front());
   link->inbox.pop_front();
   link->inbox_bytes -= message.size();
+  if (link->early_count > 0) MarkReady(*link);  // there is room again
   if (link->inbox.empty() && link->state == LinkState::kDown &&
       !link->tell_down && !link->queued) {
     FreeLink(*link);

@@ -31,7 +31,7 @@ bool Engine::Read(LinkId id, const ApertureName& from, uint64_t offset,
 
 Engine::Delivery Engine::OnReadRequest(Link& link,
                                        const wire::FrameView& view) {
-  if (link.ops.size() >= kMaxQueuedAnswers) return Delivery::kNoRoom;
+  if (link.answers_queued >= kMaxQueuedAnswers) return Delivery::kNoRoom;
   const auto& body = view.body<wire::ReadRequestPayload>();
   ApertureEntry* aperture = nullptr;
   const OpStatus status = contexts_[link.context]->apertures.Check(
@@ -49,6 +49,7 @@ Engine::Delivery Engine::OnReadRequest(Link& link,
   op.length = body.length.get();
   op.operation = view.sequence();
   link.ops.push_back(std::move(op));
+  ++link.answers_queued;
   MarkReady(link);
   return Delivery::kTaken;
 }

@@ -43,6 +43,9 @@ void Engine::OnWrite(Link& link, const wire::FrameView& view) {
     if (!link.access_refused) Refuse(link, view.sequence(), status);
     link.access_refused = true;
   } else {
+    // What was placed before is visible before this: a reader that polls a word
+    // with an acquire load relies on it.
+    std::atomic_thread_fence(std::memory_order_release);
     PlaceInShared(aperture->base + offset, data.data(), data.size());
     counters_.write_bytes += data.size();
     if (aperture->tripwires != nullptr) {
@@ -53,11 +56,12 @@ void Engine::OnWrite(Link& link, const wire::FrameView& view) {
   }
   if (!last) {
     // A long access may touch the same tripwires in every frame.
-    if (link.touched.size() > 64) {
+    if (link.touched.size() > link.touched_limit) {
       std::sort(link.touched.begin(), link.touched.end());
       link.touched.erase(
           std::unique(link.touched.begin(), link.touched.end()),
           link.touched.end());
+      link.touched_limit = std::max<size_t>(64, 2 * link.touched.size());
     }
     return;
   }
@@ -73,6 +77,7 @@ void Engine::OnWrite(Link& link, const wire::FrameView& view) {
     if (entry != nullptr && entry->made == it->made) Touch(it->id, Access::kWrite);
   }
   link.touched.clear();
+  link.touched_limit = 64;
 }
 
 }  // namespace tripwire

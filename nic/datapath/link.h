@@ -120,7 +120,13 @@ struct Link {
   uint64_t cursor_offset = 0;  // ... at this offset of its data
   uint64_t acked = 1;          // lowest sequence not cumulatively acknowledged
   uint64_t next_sequence = 1;
-  uint64_t pending_acked = 0, pending_barrier = 0;  // see ApplyCompletion
+  // Acknowledgements that wait until everything sent before them is here (see
+  // Engine::ApplyAck): the first such, and the last. 0: none.
+  struct PendingAck {
+    uint64_t acked = 0, barrier = 0;
+  };
+  PendingAck pending, pending_latest;
+  uint32_t answers_queued = 0;  // of `ops`: answers to the peer's requests
   std::vector<SentFrame> sent;  // ring of kWindowFrames, allocated when opened
   uint32_t received_count = 0;  // selectively acknowledged above `acked`
   uint32_t lost_count = 0;      // marked lost, not yet sent again
@@ -158,6 +164,7 @@ struct Link {
   // The access being received (its segments so far).
   bool access_refused = false;  // told the peer once; the rest is ignored
   std::vector<TouchedTripwire> touched;  // to fire at its end
+  size_t touched_limit = 64;    // duplicates are dropped when it is longer
   // The message being received, and those not yet taken.
   std::vector<uint8_t> message;
   RingQueue<std::vector<uint8_t>> inbox;

@@ -7,6 +7,7 @@
 // retransmission that was lost again. The window grows and shrinks as TCP Reno's
 // (RFC 5681), in frames.
 #include <algorithm>
+#include <utility>
 
 #include "nic/datapath/engine.h"
 
@@ -85,11 +86,12 @@ void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   const uint64_t barrier = ExpandSequence(view.sequence(), link.expected) +
                            (wire::IsSequenced(view.type()) ? 1 : 0);
   if (barrier <= link.expected) {
-    link.pending_barrier = 0;
+    link.pending = link.pending_latest = {};
     CompleteOps(link, acknowledged);
-  } else if (link.pending_barrier == 0) {
-    link.pending_acked = acknowledged;
-    link.pending_barrier = barrier;
+  } else if (link.pending.barrier == 0 || barrier <= link.pending.barrier) {
+    link.pending = {acknowledged, barrier};
+  } else {
+    link.pending_latest = {acknowledged, barrier};
   }
   if (link.carries_data() &&
       (link.lost_count > 0 || link.cursor_op < link.first_op + link.ops.size())) {
@@ -98,9 +100,12 @@ void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
 }
 
 void Engine::ApplyCompletion(Link& link) {
-  if (link.expected < link.pending_barrier) return;
-  link.pending_barrier = 0;
-  CompleteOps(link, link.pending_acked);
+  while (link.pending.barrier != 0 && link.expected >= link.pending.barrier) {
+    const uint64_t acked = link.pending.acked;
+    link.pending = std::exchange(link.pending_latest, {});
+    CompleteOps(link, acked);
+    if (!link.carries_data()) return;
+  }
 }
 
 void Engine::CompleteOps(Link& link, uint64_t acked) {
@@ -117,6 +122,10 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
       } else if (op.completion == nullptr) {
         FailOp(link, status);
       }
+    }
+    if (op.type == wire::kReadResponse || op.type == wire::kFlushResponse) {
+      --link.answers_queued;
+      if (link.early_count > 0) MarkReady(link);  // room for another request
     }
     copies_.Give(op.copy);
     Completion* completion = op.completion;

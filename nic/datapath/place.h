@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "absl/base/config.h"
+
 namespace tripwire {
 
 namespace place_internal {
@@ -47,21 +49,16 @@ inline void ForAlignedPieces(uintptr_t address, size_t n, Step step) {
   }
 }
 
-}  // namespace place_internal
-
-// Places received bytes in memory an application may be reading: every naturally
-// aligned word of up to 8 bytes is stored whole, lower addresses first. Orders
-// nothing against later stores; follow with a release.
-inline void PlaceInShared(uint8_t* to, const uint8_t* from, size_t n) {
-  using namespace place_internal;
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
+// Stores n bytes: every naturally aligned word whole, in no order to rely on.
+inline void StoreRun(uint8_t* to, const uint8_t* from, size_t n) {
+#if defined(__x86_64__) && !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER)
   // Long runs: the string move stores at least whole aligned quadwords and runs
   // at memcpy's speed.
   if (n >= 512) {
     const size_t head = (8 - (reinterpret_cast<uintptr_t>(to) & 7)) & 7;
     if (head != 0) {
-      PlaceInShared(to, from, head);
+      StoreRun(to, from, head);
       to += head;
       from += head;
       n -= head;
@@ -85,22 +82,8 @@ inline void PlaceInShared(uint8_t* to, const uint8_t* from, size_t n) {
                    });
 }
 
-// Fetches bytes an application may be writing: aligned words are loaded whole.
-inline void FetchFromShared(uint8_t* to, const uint8_t* from, size_t n) {
-  using namespace place_internal;
-#if !defined(__SANITIZE_THREAD__)
-  if (n >= 512) {
-    // memcpy loads at least whole aligned quadwords except at its two ends;
-    // take those by hand.
-    const size_t head = (8 - (reinterpret_cast<uintptr_t>(from) & 7)) & 7;
-    if (head != 0) FetchFromShared(to, from, head);
-    const size_t body = (n - head) & ~size_t{63};
-    std::memcpy(to + head, from + head, body);
-    const size_t done = head + body;
-    if (n - done != 0) FetchFromShared(to + done, from + done, n - done);
-    return;
-  }
-#endif
+// Loads n bytes: every naturally aligned word whole.
+inline void LoadRun(uint8_t* to, const uint8_t* from, size_t n) {
   ForAlignedPieces(reinterpret_cast<uintptr_t>(from), n,
                    [&](size_t width, size_t at) {
                      switch (width) {
@@ -110,6 +93,44 @@ inline void FetchFromShared(uint8_t* to, const uint8_t* from, size_t n) {
                        default: LoadWord<uint8_t>(to + at, from + at);
                      }
                    });
+}
+
+}  // namespace place_internal
+
+// Places received bytes in memory an application may be reading: every naturally
+// aligned word of up to 8 bytes is stored whole. If the last 8 bytes are such a
+// word, it is stored after all the others (a release), so that a message and the
+// word that announces it can be one write. Orders nothing against later stores;
+// follow with a release.
+inline void PlaceInShared(uint8_t* to, const uint8_t* from, size_t n) {
+  using namespace place_internal;
+  if (n > 8 && ((reinterpret_cast<uintptr_t>(to) + n) & 7) == 0) {
+    n -= 8;
+    StoreRun(to, from, n);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    StoreWord<uint64_t>(to + n, from + n);
+    return;
+  }
+  StoreRun(to, from, n);
+}
+
+// Fetches bytes an application may be writing: aligned words are loaded whole.
+inline void FetchFromShared(uint8_t* to, const uint8_t* from, size_t n) {
+  using namespace place_internal;
+#if !defined(ABSL_HAVE_THREAD_SANITIZER)
+  if (n >= 512 && ((reinterpret_cast<uintptr_t>(to) -
+                    reinterpret_cast<uintptr_t>(from)) & 7) == 0) {
+    // memcpy aligns its stores; where that aligns its loads too, they are of
+    // whole quadwords except at its two ends; take those by hand.
+    const size_t head = (8 - (reinterpret_cast<uintptr_t>(from) & 7)) & 7;
+    LoadRun(to, from, head);
+    const size_t body = (n - head) & ~size_t{63};
+    std::memcpy(to + head, from + head, body);
+    const size_t done = head + body;
+    return LoadRun(to + done, from + done, n - done);
+  }
+#endif
+  LoadRun(to, from, n);
 }
 
 }  // namespace tripwire

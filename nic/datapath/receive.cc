@@ -14,16 +14,29 @@ constexpr uint32_t kMaxHeldFrames = 2048;
 void Engine::OnSequenced(Link& link, Frame& frame,
                          const wire::FrameView& view) {
   const uint64_t sequence = ExpandSequence(view.sequence(), link.expected);
+  if (link.refusals_queued > 0 &&
+      sequence - link.first_refused >= kWindowFrames) {
+    // Beyond what our acknowledgements allow: what a deaf peer makes us remember
+    // is bounded.
+    ++counters_.drop_window;
+    return;
+  }
   if (sequence == link.expected) {
-    if (Deliver(link, view) == Delivery::kNoRoom) {
-      ++counters_.drop_no_buffer;
-      return;
+    if (link.early_count > 0 && link.Early(sequence).data != nullptr) {
+      // Held since it came early: there was no room when its turn came.
+      ++counters_.duplicate_frames;
+      link.ack_now = true;
+    } else {
+      if (Deliver(link, view) == Delivery::kNoRoom) {
+        ++counters_.drop_no_buffer;
+        return;
+      }
+      if (!link.carries_data()) return;
+      ++link.expected;
     }
-    if (!link.carries_data()) return;
-    ++link.expected;
     NoteReceived(link);
     DrainEarly(link);
-    if (link.pending_barrier != 0) ApplyCompletion(link);
+    ApplyCompletion(link);
     return;
   }
   NoteReceived(link);
@@ -52,6 +65,9 @@ void Engine::OnSequenced(Link& link, Frame& frame,
   link.early_end = std::max(link.early_end, sequence + 1);
 }
 
+// Delivers held frames whose turn has come. One there is no room for stays: its
+// sender knows that it arrived and will not send it again, so whoever makes room
+// marks the link ready, and ServeLinks comes back here.
 void Engine::DrainEarly(Link& link) {
   while (link.early_count > 0 && link.carries_data()) {
     Frame& slot = link.Early(link.expected);

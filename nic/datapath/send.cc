@@ -280,7 +280,12 @@ bool Engine::PumpNew(Link& link) {
       }
     }
     if (sent > 0) {
-      NoteAckSent(link);
+      if (Acknowledged(link) == acknowledged) {
+        NoteAckSent(link);
+      } else {
+        link.ack_now = true;  // refusals went out: more may be acknowledged now
+        MarkReady(link);
+      }
       if (link.retransmit_at == kNever) SetRetransmitTimer(link);
     }
     if (!all) return false;

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Sequence numbers, acknowledgements, windows and credit, seen from outside.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <set>
+#include <vector>
+
+#include "tests/unit/datapath/scripted_peer.h"
+
+namespace tripwire {
+namespace {
+
+const ApertureName kTheirs{3, 1, uint64_t{1} << 40, Access::kAny};
+
+class WindowTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Open({}); }
+  void Open(EngineOptions options) {
+    peer_ = std::make_unique<ScriptedPeer>(options);
+    ASSERT_TRUE(peer_->Connect());
+    name_ = peer_->engine().Export(peer_->context(), memory_, Access::kAny,
+                                   std::nullopt);
+    peer_->Take();
+  }
+  Engine& engine() { return peer_->engine(); }
+  Link& link() { return *engine().FindLink(peer_->link()); }
+  Bytes Word(uint64_t sequence, size_t index, uint8_t value) {
+    wire::FrameHeader header = peer_->Header(wire::kWrite);
+    header.sequence = static_cast<uint32_t>(sequence);
+    return peer_->Frame(header, WriteBody(name_, 8 * index, Bytes(8, value)));
+  }
+  void WriteWords(int count) {
+    for (int i = 0; i < count; ++i) {
+      const uint64_t word = static_cast<uint64_t>(i);
+      ASSERT_TRUE(engine().Write(
+          peer_->link(), kTheirs, 8 * word,
+          {reinterpret_cast<const uint8_t*>(&word), 8}, nullptr));
+    }
+    peer_->Run();
+  }
+  // The distinct sequence numbers among frames heard now.
+  std::set<uint32_t> Heard(uint8_t type = wire::kWrite) {
+    std::set<uint32_t> sequences;
+    for (const Bytes& frame : peer_->Take(type)) {
+      sequences.insert(ScriptedPeer::View(frame).sequence());
+    }
+    return sequences;
+  }
+  void Acknowledge(uint64_t acknowledged, const Bytes& bitmap = Bytes(32)) {
+    wire::FrameHeader header = peer_->Header(wire::kAck);
+    header.acknowledged = static_cast<uint32_t>(acknowledged);
+    peer_->Send(peer_->Frame(header, bitmap));
+  }
+
+  std::vector<uint8_t> memory_ = std::vector<uint8_t>(4096);
+  std::unique_ptr<ScriptedPeer> peer_;
+  ApertureName name_;
+};
+
+TEST_F(WindowTest, CreditIsNeverExceeded) {
+  for (const uint16_t credit : {1, 10, 40}) {
+    Open({});
+    peer_->set_acknowledge(1);
+    peer_->set_credit(credit);
+    peer_->SayAck();
+    WriteWords(500);
+    EXPECT_EQ(Heard().size(), credit);
+    Acknowledge(1 + 1);
+    EXPECT_EQ(Heard().size(), 1u);
+  }
+  Open({});
+  peer_->set_acknowledge(1);
+  peer_->set_credit(0);
+  peer_->SayAck();
+  WriteWords(10);
+  EXPECT_TRUE(Heard().empty());
+  peer_->set_credit(5);
+  peer_->SayAck();
+  EXPECT_EQ(Heard().size(), 5u);
+}
+
+TEST_F(WindowTest, NeverMoreThanTheWindowWithoutAnAcknowledgement) {
+  WriteWords(2000);
+  peer_->set_credit(UINT16_MAX);
+  uint64_t acknowledged = 1, highest = 0;
+  for (int turn = 0; turn < 400 && highest < 2000; ++turn) {
+    for (const uint32_t sequence : Heard()) {
+      highest = std::max<uint64_t>(highest, sequence);
+    }
+    ASSERT_LE(highest, acknowledged + kWindowFrames - 1);
+    acknowledged = std::min(highest + 1, acknowledged + 10);
+    Acknowledge(acknowledged);
+  }
+  EXPECT_EQ(highest, 2000u);
+}
+
+TEST_F(WindowTest, EarlyFramesWaitForTheirTurnAndAreReported) {
+  const uint64_t first = peer_->sequence();
+  for (const uint64_t ahead : {4, 2, 200, 255}) {
+    peer_->Send(Word(first + ahead, ahead, 0xab));
+  }
+  EXPECT_TRUE(std::all_of(memory_.begin(), memory_.end(),
+                          [](uint8_t b) { return b == 0; }));
+  EXPECT_EQ(peer_->counters().early_frames, 4u);
+  const auto acks = peer_->Take(wire::kAck);
+  ASSERT_FALSE(acks.empty());
+  const auto view = ScriptedPeer::View(acks.back());
+  EXPECT_EQ(view.header->acknowledged.get(), static_cast<uint32_t>(first));
+  const auto& bits = view.body<wire::AckPayload>().received;
+  for (uint64_t i = 0; i < 256; ++i) {
+    const bool is_set = (bits[i / 8] >> (i % 8) & 1) != 0;
+    EXPECT_EQ(is_set, i == 3 || i == 1 || i == 199 || i == 254) << i;
+  }
+  for (uint64_t i = 0; i < 256; ++i) {
+    if (i == 4 || i == 2 || i == 200 || i == 255) continue;
+    peer_->Send(Word(first + i, i, 0xcd));
+  }
+  for (uint64_t i = 0; i < 256; ++i) {
+    const bool was_early = i == 4 || i == 2 || i == 200 || i == 255;
+    EXPECT_EQ(memory_[8 * i], was_early ? 0xab : 0xcd) << i;
+  }
+}
+
+TEST_F(WindowTest, EachFrameCountsOnceHoweverOftenItComes) {
+  TripwireEntry entry;
+  entry.context = peer_->context();
+  entry.offset = 0;
+  entry.length = 8;
+  entry.access = Access::kWrite;
+  entry.handle = name_.handle;
+  entry.generation = name_.generation;
+  const uint32_t tripwire = engine().Watch(entry);
+  engine().Arm(tripwire);
+  const uint64_t first = peer_->sequence();
+  for (int i = 0; i < 3; ++i) peer_->Send(Word(first + 1, 0, 2));
+  for (int i = 0; i < 3; ++i) peer_->Send(Word(first, 0, 1));
+  EXPECT_EQ(engine().tripwire(tripwire).count, 2u);
+  EXPECT_EQ(memory_[0], 2);
+  EXPECT_EQ(peer_->counters().duplicate_frames, 4u);
+  engine().Unwatch(tripwire);
+}
+
+TEST_F(WindowTest, OnlyWhatIsMissingIsSentAgain) {
+  WriteWords(40);
+  EXPECT_EQ(Heard().size(), 40u);
+  Bytes bitmap(32);  // all came but 1, 11 and 40
+  for (int i = 0; i < 38; ++i) {
+    if (i != 9) bitmap[i / 8] |= static_cast<uint8_t>(1 << (i % 8));
+  }
+  Acknowledge(1, bitmap);
+  EXPECT_EQ(Heard(), (std::set<uint32_t>{1, 11}));
+  Acknowledge(1, bitmap);
+  EXPECT_TRUE(Heard().empty()) << "said before";
+  Acknowledge(40);
+  peer_->Run(50 * kMillisecond);
+  EXPECT_EQ(Heard(), (std::set<uint32_t>{40})) << "a tail is lost in silence";
+}
+
+TEST_F(WindowTest, GoBackNSendsEverythingFromTheGapOn) {
+  EngineOptions options;
+  options.go_back_n = true;
+  Open(options);
+  WriteWords(20);
+  EXPECT_EQ(Heard().size(), 20u);
+  Bytes bitmap(32);
+  for (int i = 9; i < 16; ++i) {
+    bitmap[i / 8] |= static_cast<uint8_t>(1 << (i % 8));
+  }
+  Acknowledge(10, bitmap);
+  const std::set<uint32_t> again = Heard();
+  EXPECT_TRUE(again.contains(10));
+  EXPECT_TRUE(again.contains(19));
+}
+
+// Both sequence spaces pass 2^32 in the middle of traffic both ways.
+TEST_F(WindowTest, SequenceNumbersWrap) {
+  EngineOptions options;
+  options.first_sequence = (uint64_t{1} << 32) - 150;
+  Open(options);
+  std::deque<Completion> done(600);
+  uint64_t next_heard = options.first_sequence;
+  const std::vector<uint8_t> data(8, 0x42);
+  Random random(8);
+  std::vector<uint64_t> values(512);
+  for (int i = 0; i < 600; ++i) {
+    ASSERT_TRUE(engine().Write(peer_->link(), kTheirs, 8, data, &done[i]));
+    const size_t word = random.Below(512);
+    const auto value = static_cast<uint8_t>(random.Next());
+    values[word] = value;
+    const Bytes frame = Word(peer_->sequence(), word, value);
+    if (random.Chance(0.3)) {  // the one after it comes first
+      const size_t other = random.Below(512);
+      const auto late = static_cast<uint8_t>(random.Next());
+      values[other] = late;
+      peer_->Send(Word(peer_->sequence() + 1, other, late));
+      peer_->set_sequence(peer_->sequence() + 1);
+    }
+    peer_->set_sequence(peer_->sequence() + 1);
+    peer_->Send(frame);
+    peer_->SayAck();
+    for (const Bytes& heard : peer_->Take(wire::kWrite)) {
+      EXPECT_EQ(ScriptedPeer::View(heard).sequence(),
+                static_cast<uint32_t>(next_heard++));
+    }
+  }
+  EXPECT_EQ(next_heard, options.first_sequence + 600);
+  EXPECT_GT(link().expected, uint64_t{1} << 32);
+  for (const Completion& completion : done) {
+    EXPECT_EQ(completion.status.load(), OpStatus::kOk);
+  }
+  for (size_t i = 0; i < 512; ++i) EXPECT_EQ(memory_[8 * i], values[i]) << i;
+  EXPECT_EQ(peer_->counters().retransmitted_frames, 0u);
+}
+
+// Frames held while there is no room for them are delivered when there is, are
+// never sent again by a peer that knows they arrived, and are delivered once.
+TEST_F(WindowTest, HeldFramesAreDeliveredWhenThereIsRoomAgain) {
+  const auto message = [&](uint64_t sequence, uint32_t number, size_t bytes) {
+    wire::FrameHeader header = peer_->Header(wire::kMessage);
+    header.sequence = static_cast<uint32_t>(sequence);
+    Bytes data(bytes, 0x11);
+    std::memcpy(data.data(), &number, 4);
+    return peer_->Frame(
+        header, MessageBody(static_cast<uint32_t>(bytes), 0, data));
+  };
+  uint32_t number = 0;
+  uint64_t sequence = peer_->sequence();
+  // Until one more does not fit.
+  for (uint64_t total = 0; total + 1400 <= 16u << 20; total += 1400) {
+    peer_->Throw(message(sequence++, number++, 1400));
+    if (number % 200 == 0) peer_->Run();
+  }
+  peer_->Run();
+  EXPECT_EQ(link().expected, sequence);
+  // A small one that fits, behind it one that does not: early, then due.
+  peer_->Send(message(sequence + 1, number + 1, 1400));
+  peer_->Send(message(sequence, number, 4));
+  EXPECT_EQ(link().expected, sequence + 1);
+  peer_->Send(message(sequence + 1, number + 1, 1400));  // and once again
+  EXPECT_EQ(link().expected, sequence + 1);
+  uint32_t next = 0;
+  const auto take = [&] {
+    while (auto taken = engine().TakeMessage(peer_->link())) {
+      uint32_t got = 0;
+      std::memcpy(&got, taken->data(), 4);
+      ASSERT_EQ(got, next++);
+    }
+  };
+  take();
+  peer_->Run();
+  EXPECT_EQ(link().expected, sequence + 2) << "nobody sends it again";
+  sequence += 2;
+  number += 2;
+  for (int i = 0; i < 600; ++i) {
+    peer_->Send(message(sequence++, number++, 100));
+    take();
+  }
+  EXPECT_EQ(next, number);
+  peer_->set_sequence(sequence);
+}
+
+// A link's frames are cut for its port; another port could not hold them.
+TEST_F(WindowTest, ALinkStaysOnItsPort) {
+  Bytes frame = Word(peer_->sequence(), 0, 9);
+  std::copy_n(peer_->second_mac().bytes.begin(), 6, frame.begin());
+  peer_->Send(frame);
+  EXPECT_EQ(memory_[0], 0);
+  EXPECT_EQ(link().port, 0u);
+  EXPECT_EQ(peer_->counters().drop_unknown_link, 1u);
+  const std::vector<uint8_t> large(1400, 1);
+  ASSERT_TRUE(engine().Write(peer_->link(), kTheirs, 0, large, nullptr));
+  peer_->Run();
+  EXPECT_EQ(Heard().size(), 1u);
+}
+
+TEST_F(WindowTest, ASilentPeerIsProbedThenGivenUp) {
+  peer_->Run(900 * kMillisecond);
+  EXPECT_TRUE(peer_->Take().empty());
+  peer_->Run(300 * kMillisecond);
+  const auto probes = peer_->Take(wire::kAck);
+  ASSERT_EQ(probes.size(), 1u);
+  EXPECT_TRUE(ScriptedPeer::View(probes[0]).has(wire::kAckRequested));
+  peer_->SayAck();
+  peer_->Run(5500 * kMillisecond);
+  EXPECT_TRUE(peer_->Events().empty());
+  peer_->Run(2 * kSecond);
+  const auto events = peer_->Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].kind, EventKind::kLinkDown);
+  EXPECT_EQ(events[0].end, LinkEnd::kTimedOut);
+}
+
+}  // namespace
+}  // namespace tripwire
