@@ -60,8 +60,11 @@ void FileSystem::Stop() {
   kernel_.store(nullptr);
   unstable_.Stop();
   if (committer_.joinable()) {
+    // What it is waiting for may never come; after a last try, the server keeps
+    // what it was given as well as it can.
+    if (remote_.client()->connected()) CommitEverything(5 * kSecond);
+    committer_cancel_.Cancel();
     committer_.join();
-    if (remote_.client() && remote_.client()->connected()) CommitEverything();
   }
   lock_waiters_.Stop();
   invalidator_.Stop();

@@ -256,7 +256,7 @@ class FileSystem {
   int ResendSegment(Node& node, const UnstableData::Segment& segment,
                     bool during_recovery);
   void CommitterLoop();
-  void CommitEverything();
+  void CommitEverything(uint64_t timeout_ns);
 
   const FsOptions options_;
   Remote remote_;
@@ -276,6 +276,7 @@ class FileSystem {
   uint32_t lease_ms_ = 1000;
   uint32_t max_read_ = 0;
   std::atomic<KernelCache*> kernel_{nullptr};
+  rpc::CancelToken committer_cancel_;
   std::thread committer_;
 };
 

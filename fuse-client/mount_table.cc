@@ -77,7 +77,7 @@ std::string AbsolutePath(const std::string& path) {
   }
   if (!realpath(parent.c_str(), resolved)) return "";
   parent = resolved;
-  return parent == "/" ? "/" + name : parent + "/" + name;
+  return parent == "/" ? absl::StrCat("/", name) : absl::StrCat(parent, "/", name);
 }
 
 }  // namespace

@@ -84,6 +84,10 @@ void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size
   unstable_.WaitForRoom();
   Op op(*this, req, Op::Check::kNone);
   Mutating mutating(node);
+  if (fi->writepage) {  // written back by the kernel: on behalf of who opened it
+    op.call.mutable_creds()->set_uid(file->uid);
+    op.call.mutable_creds()->set_gid(file->gid);
+  }
   pb::Write* call = op.call.mutable_write();
   op.Name(node, file, call->mutable_object());
   const bool append = !fi->writepage && (fi->flags & O_APPEND);

@@ -177,12 +177,13 @@ int FileSystem::ResendSegment(Node& node, const UnstableData::Segment& segment,
 }
 
 // Makes everything written so far durable: one call for each file system.
-void FileSystem::CommitEverything() {
+void FileSystem::CommitEverything(uint64_t timeout_ns) {
   for (int round = 0; round < 16; ++round) {
     NodeRef node = unstable_.Any();
     if (!node) return;
     const uint64_t mark = unstable_.Mark();
     Frame frame;
+    frame.timeout_ns = timeout_ns;
     frame.call().mutable_creds()->set_uid(0);
     pb::Object* object = frame.call().mutable_sync()->mutable_object();
     object->set_handle(node->Handle());
@@ -190,13 +191,14 @@ void FileSystem::CommitEverything() {
       absl::MutexLock lock(&node->mu);
       if (node->opens) object->set_state(node->opens->state);
     }
-    int error = remote_.Invoke(frame, nullptr);
+    int error = remote_.Invoke(frame, &committer_cancel_);
     if (error == ESTALE) {
       // The file is gone, and what was written to it with it; the root is not.
       object->set_handle(nodes_.Get(NodeTable::kRootId)->Handle());
       object->clear_state();
-      error = remote_.Invoke(frame, nullptr);
+      error = remote_.Invoke(frame, &committer_cancel_);
     }
+    if (error == EINTR) return;
     if (error != 0) {
       spdlog::warn("the server could not make data durable ({})", std::strerror(error));
       return;
@@ -214,7 +216,7 @@ void FileSystem::CommitEverything() {
 void FileSystem::CommitterLoop() {
   constexpr absl::Duration kOldest = absl::Seconds(15);
   while (unstable_.WaitForWork(options_.unstable_bytes / 4, kOldest)) {
-    CommitEverything();
+    CommitEverything(kNever);
     if (unstable_.bytes() >= options_.unstable_bytes / 4) {
       absl::SleepFor(absl::Milliseconds(20));  // the server is in trouble: no spinning
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fuse-client/remote.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 #include <vector>
@@ -48,8 +49,9 @@ int Remote::Invoke(Frame& frame, rpc::CancelToken* cancel) {
   request.bulk = frame.bulk_request;
   request.bulk_reply_capacity = frame.bulk_reply_capacity;
   request.during_recovery = frame.during_recovery;
+  request.timeout_ns = frame.timeout_ns;
   if (patience_.soft && !frame.unbounded) {
-    request.timeout_ns = patience_.timeout_ns;
+    request.timeout_ns = std::min(request.timeout_ns, patience_.timeout_ns);
   }
   const absl::Status status = client_->Invoke(request, &frame.response, cancel);
   if (!status.ok()) {

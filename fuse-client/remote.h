@@ -39,6 +39,7 @@ class Frame {
   size_t bulk_reply_capacity = 0;
   bool during_recovery = false;
   bool unbounded = false;  // waits as long as it takes, also on a soft mount
+  uint64_t timeout_ns = kNever;  // gives up then, also on a hard mount
   rpc::Response response;
 
  private:
