@@ -37,6 +37,7 @@ struct ServerConfig {
   uint32_t sessions = 256;     // of which the journal keeps replies
   size_t cached_fds = 0;       // 0: an eighth of the descriptor limit
   bool kernel_handles = true;  // false: never open by handle, as on file systems that cannot
+  bool watch = false;          // recall what others change on this host, at once
   uint64_t boot_verifier = 0;  // 0: from the kernel's boot id
 };
 

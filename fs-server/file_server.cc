@@ -68,6 +68,9 @@ absl::StatusOr<std::unique_ptr<FileServer>> FileServer::Create(ServerConfig conf
       server->config_.boot_verifier != 0 ? server->config_.boot_verifier : BootVerifier();
   const size_t per_export = std::max<size_t>(cached / server->config_.exports.size(), 16);
   if (auto status = server->OpenExports(per_export); !status.ok()) return status;
+  if (server->config_.watch) {
+    if (auto status = server->StartWatch(); !status.ok()) return status;
+  }
   for (const uint64_t session : server->journal_->LostLockHolders()) {
     server->grace_for_.insert(session);
   }
@@ -80,7 +83,25 @@ absl::StatusOr<std::unique_ptr<FileServer>> FileServer::Create(ServerConfig conf
 
 FileServer::~FileServer() {
   Shutdown();
+  watch_.reset();
   timers_.Stop();
+}
+
+absl::Status FileServer::StartWatch() {
+  std::vector<const InodeStore*> stores;
+  for (const auto& exported : exports_) stores.push_back(exported->store.get());
+  auto watch = ChangeWatch::Start(
+      std::move(stores), [this](const std::vector<ChangeWatch::Event>& events, bool lost) {
+        if (lost) return RecallEverything();
+        std::vector<Change> changes;
+        for (const auto& event : events) {
+          changes.push_back({event.id, event.what, event.name, event.deleted});
+        }
+        Recall(changes);
+      });
+  if (!watch.ok()) return watch.status();
+  watch_ = *std::move(watch);
+  return absl::OkStatus();
 }
 
 absl::Status FileServer::OpenExports(size_t cached_fds) {

@@ -16,6 +16,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
+#include "fs-server/change_watch.h"
 #include "fs-server/config.h"
 #include "fs-server/handle.h"
 #include "fs-server/journal.h"
@@ -85,6 +86,10 @@ class FileServer {
               rpc::BulkBuffer bulk, size_t bulk_bytes, bool cache, uint64_t session,
               const std::vector<Change>& changes);
 
+  // Recalls from everybody, waiting for nobody.
+  void Recall(const std::vector<Change>& changes);
+  void RecallEverything();
+
   // Runs `task` when no session may reclaim locks any more: now, or at the end of the
   // grace period.
   void AfterGrace(std::function<void()> task);
@@ -97,9 +102,13 @@ class FileServer {
   explicit FileServer(ServerConfig config, HandleCodec codec, size_t open_limit)
       : config_(std::move(config)), codec_(codec), opens_(open_limit) {}
   absl::Status OpenExports(size_t cached_fds);
+  absl::Status StartWatch();
   absl::StatusOr<std::vector<uint8_t>> OpenSession(
       const std::shared_ptr<rpc::ServerSession>& rpc, rpc::Bytes greeting);
   absl::StatusOr<Export*> FindExport(const std::string& name) const;
+  struct RecallSet;
+  void TakeHolders(uint64_t session, const std::vector<Change>& changes, RecallSet* set);
+  void Tell(uint64_t session, const pb::Notice& notice, std::function<void(absl::Status)> done);
   void CloseSession(const std::shared_ptr<rpc::ServerSession>& rpc);
   void Serve(rpc::Call call);
   std::shared_ptr<ClientSession> FindSession(uint64_t id);
@@ -129,7 +138,8 @@ class FileServer {
   std::atomic<uint64_t> recalls_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> purge_scheduled_{false};
-  TimerQueue timers_;  // last: its thread uses the rest
+  TimerQueue timers_;  // last: their threads use the rest
+  std::unique_ptr<ChangeWatch> watch_;
 };
 
 }  // namespace tripwire::fs

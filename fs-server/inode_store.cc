@@ -68,7 +68,7 @@ uint64_t DeviceOf(const struct statx& stx) {
 }
 
 // Names the file system, the same after a restart where it can.
-uint64_t KeyOf(int fd, bool by_handle, const struct statx& stx) {
+uint64_t KeyOf(int fd, bool by_handle, const struct statx& stx, uint64_t* fsid) {
   struct statfs sfs;
   uint64_t words[4] = {by_handle, 0, 0, DeviceOf(stx)};
   if (fstatfs(fd, &sfs) == 0) {
@@ -76,6 +76,7 @@ uint64_t KeyOf(int fd, bool by_handle, const struct statx& stx) {
     words[2] = static_cast<uint64_t>(sfs.f_type);
     if (words[1] != 0) words[3] = 0;  // device numbers may change at the next boot
   }
+  *fsid = words[1];
   return SipHash({}, words, sizeof(words));
 }
 
@@ -126,7 +127,7 @@ std::shared_ptr<const InodeStore::Mount> InodeStore::Register(int fd, int mount_
     mount->by_handle = static_cast<bool>(probe);
   }
   if (!mount->by_handle) mount->fd.reset();
-  mount->key = KeyOf(fd, mount->by_handle, stx);
+  mount->key = KeyOf(fd, mount->by_handle, stx, &mount->fsid);
   std::unique_lock lock(mounts_mutex_);
   for (const auto& known : mounts_) {
     if (known->mount_id == mount_id && known->key == mount->key) return known;
@@ -366,6 +367,24 @@ int InodeStore::Walk(int dir_fd, const FileId& dir, const char* name, FileId* id
   const int error = Identify(opened, dir, name, id);
   if (error == 0) cache_.Insert(*id, *fd);
   return error;
+}
+
+bool InodeStore::FromKernel(const void* fsid, int type, const uint8_t* bytes, size_t size,
+                            FileId* id) const {
+  uint64_t wanted = 0;
+  std::memcpy(&wanted, fsid, sizeof(wanted));
+  if (size > FileId::kMaxBytes || type < 0 || type >= FileId::kMapped) return false;
+  std::shared_lock lock(mounts_mutex_);
+  for (const auto& mount : mounts_) {
+    if (!mount->by_handle || mount->fsid != wanted) continue;
+    *id = FileId{};
+    id->fs = mount->key;
+    id->type = static_cast<uint16_t>(type);
+    id->size = static_cast<uint8_t>(size);
+    std::memcpy(id->bytes.data(), bytes, size);
+    return true;
+  }
+  return false;
 }
 
 void InodeStore::NameMoved(const FileId& id, const FileId& new_dir,

@@ -69,6 +69,10 @@ class InodeStore {
   void Forget(const FileId& id) { cache_.Erase(id); }
   size_t Purge(bool everything = false) { return cache_.Purge(everything); }
 
+  // The id of an inode named by a kernel event: file system id and file handle.
+  bool FromKernel(const void* fsid, int type, const uint8_t* bytes, size_t size,
+                  FileId* id) const;
+
   // A rename or link gave `id` this name; for ids that depend on names.
   void NameMoved(const FileId& id, const FileId& new_dir, std::string_view new_name);
   // The inode has no name any more.
@@ -82,6 +86,7 @@ class InodeStore {
     uint64_t key = 0;
     int mount_id = 0;
     bool by_handle = false;
+    uint64_t fsid = 0;  // as statfs(2) has it
     UniqueFd fd;  // any object on it, for open_by_handle_at
     std::string path;  // as the kernel calls its root, without trailing '/'
   };

@@ -61,6 +61,13 @@ void LeaseTable::EndSession(uint64_t session) {
   }
 }
 
+void LeaseTable::Clear() {
+  for (Shard& shard : shards_) {
+    std::lock_guard lock(shard.mutex);
+    shard.map.clear();
+  }
+}
+
 // Amortised: the next sweep comes when the table has doubled.
 void LeaseTable::Sweep(Shard& shard, uint64_t now_ns) {
   for (auto it = shard.map.begin(); it != shard.map.end();) {

@@ -38,6 +38,7 @@ class LeaseTable {
             Holders* holders);
 
   void EndSession(uint64_t session);
+  void Clear();
   size_t size();  // inodes with leases, those run out included
 
  private:

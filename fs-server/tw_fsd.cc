@@ -39,6 +39,7 @@ struct Options {
   std::string state;
   uint32_t lease_ms = 1000;
   uint32_t workers = 4;
+  bool watch = false;
   std::string log_level = "info";
 };
 
@@ -87,6 +88,7 @@ absl::StatusOr<ServerConfig> ToConfig(const Options& options) {
   config.state_dir = StateDir(options);
   config.server_name = options.node;
   config.lease_ms = options.lease_ms;
+  config.watch = options.watch;
   return config;
 }
 
@@ -188,6 +190,9 @@ int Main(int argc, char** argv) {
                  "recalled at once, this bounds changes made on the server itself")
       ->check(CLI::Range(0u, 3'600'000u))
       ->capture_default_str();
+  app.add_flag("--watch", options.watch,
+               "notice what other processes on this host change in the exports and recall it at "
+               "once (fanotify; needs root)");
   app.add_option("--workers", options.workers, "calls served at once")
       ->check(CLI::Range(1u, 256u))
       ->capture_default_str();

@@ -37,13 +37,12 @@ int Open(OpContext& ctx) {
     }
   }
   if (error != 0) return error;
-  struct stat st;
-  if (fstat(fd.get(), &st) != 0) return errno;
   if ((flags & pb::OPEN_TRUNCATE) != 0) {
     ctx.Changed(inode.id, pb::RECALL_ATTR | pb::RECALL_DATA);
   }
-  ctx.AddOpen(op.state(), inode.id, std::move(fd), flags, S_ISDIR(st.st_mode));
-  return ctx.ReplyAttr(inode);
+  if (error = ctx.ReplyAttr(inode); error != 0) return error;
+  ctx.AddOpen(op.state(), inode.id, std::move(fd), flags, S_ISDIR(ctx.reply.attr().mode()));
+  return 0;
 }
 
 int Close(OpContext& ctx) {

@@ -121,6 +121,30 @@ TEST_F(RecallTest, ListingsToo) {
   EXPECT_TRUE(Told(*b, d.reply.handle(), pb::RECALL_NAMES, "g"));
 }
 
+TEST_F(RecallTest, ChangesBehindTheServersBack) {
+  config.watch = true;
+  Stop();
+  auto created = FileServer::Create(config);
+  if (!IsRoot()) {
+    EXPECT_FALSE(created.ok());
+    config.watch = false;
+    return Start();
+  }
+  ASSERT_TRUE(created.ok()) << created.status();
+  created->reset();
+  Start();
+  WriteFile(dir / "f", "old");
+  auto f = b->Lookup(b->root(), "f");
+  ASSERT_EQ(f.error(), 0);
+  EXPECT_EQ(b->Lookup(b->root(), "g").error(), ENOENT);
+  WriteFile(dir / "f", "by this process, which is the server's: its own changes are not told");
+  // By another process.
+  ASSERT_EQ(std::system(("echo new > " + (dir / "f") + "; echo > " + (dir / "g")).c_str()), 0);
+  EXPECT_TRUE(Eventually(
+      [&] { return Told(*b, f.reply.handle(), pb::RECALL_ATTR | pb::RECALL_DATA); }));
+  EXPECT_TRUE(Eventually([&] { return Told(*b, b->root(), pb::RECALL_NAMES, "g"); }));
+}
+
 TEST_F(RecallTest, TwoThatChangeTheSameFileDoNotWaitForEachOther) {
   auto f = a->Create(a->root(), "f", 1);
   ASSERT_EQ(b->Open(f.reply.handle(), 1, pb::OPEN_READ | pb::OPEN_WRITE).error(), 0);
