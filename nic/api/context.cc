@@ -443,7 +443,8 @@ size_t Context::Poll(std::span<Event> events) {
   return TakeEvents(events);
 }
 
-size_t Context::Wait(std::span<Event> events, uint64_t deadline_ns) {
+size_t Context::Wait(std::span<Event> events, uint64_t deadline_ns,
+                     PortWatch watch) {
   for (;;) {
     const bool some = nic_.WaitUntil(
         [&] {
@@ -451,7 +452,7 @@ size_t Context::Wait(std::span<Event> events, uint64_t deadline_ns) {
           return impl_.engine().HasEvents(id_) ||
                  interrupted_.load(std::memory_order_acquire);
         },
-        deadline_ns);
+        deadline_ns, watch);
     const size_t taken = TakeEvents(events);
     const bool interrupted =
         interrupted_.load(std::memory_order_relaxed) &&

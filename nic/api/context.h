@@ -193,7 +193,8 @@ class Context {
   // there are none.
   size_t Poll(std::span<Event> events);
   // Blocks (spinning first) until there is an event or the deadline passes.
-  size_t Wait(std::span<Event> events, uint64_t deadline_ns);
+  size_t Wait(std::span<Event> events, uint64_t deadline_ns,
+              PortWatch watch = PortWatch::kTake);
   // Makes one Wait, the one under way or else the next, return although there may
   // be no event: to stop a thread, or to give it work of another kind.
   void Interrupt();

@@ -167,7 +167,8 @@ uint64_t Driver::SpinBudgetNs() {
                                std::clamp(2 * spin_success_, 0.05, 1.0));
 }
 
-bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns) {
+bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
+                       PortWatch watch) {
   std::unique_lock lock(mutex_);
   if (ready()) return true;
   if (!can_block_) {
@@ -176,13 +177,16 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns) {
     return ready();
   }
   ++driving_;
-  const uint64_t start_ns = clock_.NowNs();
-  bool done = Spin(lock, ready, start_ns, deadline_ns);
-  if (max_spin_ns_ > 0) {
-    spin_success_ = 0.9 * spin_success_ + (done ? 0.1 : 0.0);
+  const bool takes_watch = watch == PortWatch::kTake || !has_service();
+  bool done = false;
+  if (takes_watch) {
+    done = Spin(lock, ready, clock_.NowNs(), deadline_ns);
+    if (max_spin_ns_ > 0) {
+      spin_success_ = 0.9 * spin_success_ + (done ? 0.1 : 0.0);
+    }
   }
-  if (!done) done = Block(lock, ready, deadline_ns);
-  last_drive_ns_ = clock_.NowNs();
+  if (!done) done = Block(lock, ready, deadline_ns, takes_watch);
+  if (takes_watch) last_drive_ns_ = clock_.NowNs();
   --driving_;
   HandOver();
   return done;
@@ -211,13 +215,14 @@ bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
 }
 
 bool Driver::Block(std::unique_lock<AdaptiveMutex>& lock,
-                   absl::FunctionRef<bool()> ready, uint64_t deadline_ns) {
+                   absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
+                   bool takes_watch) {
   while (!ready()) {
     if (clock_.NowNs() >= deadline_ns) return false;
     // A waiter is woken for its own sake, the service thread only to wake
     // another; so a waiter takes the watch from it.
-    if (sentinel_ == Sentinel::kWaiter) {
-      SleepAsFollower(lock, ready, deadline_ns);
+    if (sentinel_ == Sentinel::kWaiter || !takes_watch) {
+      SleepAsFollower(lock, ready, deadline_ns, takes_watch);
     } else {
       SleepAsSentinel(lock, ready, deadline_ns);
     }
@@ -235,7 +240,7 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
     sentinel_ = Sentinel::kNone;
     return PollOnce(clock_.NowNs());
   }
-  Waiter self{ready};
+  Waiter self{ready, true};
   sentinel_waiter_ = &self;
   const uint64_t now_ns = clock_.NowNs();
   sentinel_until_ns_ = std::min(deadline_ns, engine_.NextDeadline());
@@ -259,8 +264,8 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
 
 void Driver::SleepAsFollower(std::unique_lock<AdaptiveMutex>& lock,
                              absl::FunctionRef<bool()> ready,
-                             uint64_t deadline_ns) {
-  Waiter self{ready};
+                             uint64_t deadline_ns, bool takes_watch) {
+  Waiter self{ready, takes_watch};
   followers_.push_back(&self);
   ++sleeps_;
   --driving_;
@@ -282,9 +287,9 @@ void Driver::HandOver() {
     if (engine_.NextDeadline() < sentinel_until_ns_) KickSentinel();
     return;
   }
-  if (!followers_.empty()) {
-    Waiter* next = followers_.front();
-    followers_.pop_front();
+  for (Waiter* next : followers_) {
+    if (!next->takes_watch) continue;
+    followers_.remove(next);
     next->woken.store(1, std::memory_order_release);
     FutexWakeOne(next->woken);
     return;

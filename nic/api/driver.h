@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "nic/api/nic.h"
 #include "nic/base/adaptive_mutex.h"
 #include "nic/base/clock.h"
 #include "nic/base/fd.h"
@@ -46,7 +47,8 @@ class Driver {
   AdaptiveMutex& mutex() { return mutex_; }
 
   bool Poll();
-  bool WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+  bool WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
+                 PortWatch watch = PortWatch::kTake);
   // Lets every blocked thread look again.
   void Notify();
   // After an operation issued under the lock: makes sure the sentinel will wake
@@ -58,6 +60,7 @@ class Driver {
  private:
   struct Waiter {
     absl::FunctionRef<bool()> ready;
+    bool takes_watch;
     std::atomic<uint32_t> woken{0};
   };
   enum class Sentinel : uint8_t { kNone, kWaiter, kService };
@@ -71,11 +74,13 @@ class Driver {
             absl::FunctionRef<bool()> ready, uint64_t start_ns,
             uint64_t deadline_ns);
   bool Block(std::unique_lock<AdaptiveMutex>& lock,
-             absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+             absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
+             bool takes_watch);
   void SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
                        absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
   void SleepAsFollower(std::unique_lock<AdaptiveMutex>& lock,
-                       absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+                       absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
+                       bool takes_watch);
   // Leaves driving: somebody must watch the ports if anybody still waits.
   void HandOver();
   void KickSentinel();

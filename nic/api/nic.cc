@@ -96,8 +96,9 @@ uint64_t Nic::NextDeadlineNs() {
   return impl_->engine().NextDeadline();
 }
 
-bool Nic::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns) {
-  return impl_->driver().WaitUntil(ready, deadline_ns);
+bool Nic::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
+                    PortWatch watch) {
+  return impl_->driver().WaitUntil(ready, deadline_ns, watch);
 }
 
 void Nic::Notify() { impl_->driver().Notify(); }

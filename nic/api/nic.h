@@ -49,6 +49,12 @@ struct NodeInfo {
   MacAddress mac;
 };
 
+// Who watches the ports while threads are blocked. Normally one of them does,
+// and whatever arrives wakes that one first. A thread that waits for rare news
+// leaves the watch to others (at last, to the service thread), so as not to be
+// woken for what is theirs; nor does it spin.
+enum class PortWatch : uint8_t { kTake, kLeave };
+
 // A NIC embedded in this process: one engine over one or more ports.
 //
 // Thread safety: all methods of Nic, and of the contexts made from it, may be
@@ -80,7 +86,8 @@ class Nic {
   // NIC locked, possibly from another thread while this one is blocked, so it
   // must be short, must not call the NIC, and may only read memory that the
   // network or Completions change, or that Notify() is called for.
-  bool WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns);
+  bool WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
+                 PortWatch watch = PortWatch::kTake);
   // Makes blocked WaitUntil calls look again at what they wait for.
   void Notify();
 

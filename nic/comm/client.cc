@@ -135,7 +135,7 @@ class ThreadedClient final : public Client {
 
   void InvokeAsync(const Request& request,
                    std::function<void(absl::Status, Response)> done) override {
-    auto call = std::make_unique<PendingCall>();
+    std::unique_ptr<PendingCall> call = core_.NewCall();
     call->request = request;
     call->done_function = std::move(done);
     core_.StartAsync(std::move(call));
@@ -181,7 +181,6 @@ class ThreadedClient final : public Client {
 
   absl::Status WaitFor(PendingCall& call, uint64_t deadline_ns,
                        const CancelScope& scope) {
-    absl::Status late = absl::DeadlineExceededError("rpc: no answer in time");
     bool told = false;  // the server was told of the cancellation
     for (;;) {
       nic_.WaitUntil(
@@ -191,14 +190,16 @@ class ThreadedClient final : public Client {
       const uint64_t now_ns = nic_.clock().NowNs();
       if (!told && scope.raised()) {
         told = true;
-        late = absl::CancelledError("rpc: cancelled");
         // If nobody can be told, there is nothing to wait for.
         deadline_ns = core_.Cancel(&call)
                           ? std::min(deadline_ns, After(now_ns, kCancelGraceNs))
                           : now_ns;
       }
       if (now_ns < deadline_ns) continue;
-      if (core_.Abandon(&call, late)) return late;
+      const absl::Status why =
+          told ? absl::CancelledError("rpc: cancelled")
+               : absl::DeadlineExceededError("rpc: no answer in time");
+      if (core_.Abandon(&call, why)) return why;
       if (core_.Collect(&call)) return std::move(call.status);
       // The NIC still reads the caller's memory: until it has delivered it, or
       // found the link dead, there is no way out.
@@ -214,7 +215,7 @@ class ThreadedClient final : public Client {
     Event events[32];
     while (!stop_.load(std::memory_order_acquire)) {
       const size_t count =
-          core_.context().Wait(events, core_.NextDeadlineNs());
+          core_.context().Wait(events, core_.NextDeadlineNs(), PortWatch::kLeave);
       core_.Handle({events, count});
       core_.RunCallbacks();
     }
@@ -229,7 +230,7 @@ class ThreadedClient final : public Client {
             return core_.NotificationReady() ||
                    stop_.load(std::memory_order_acquire);
           },
-          kNever);
+          kNever, PortWatch::kLeave);
       if (stop_.load(std::memory_order_acquire)) return;
       uint64_t ticket;
       if (!core_.TakeNotification(&message, &ticket)) continue;

@@ -56,6 +56,16 @@ void ClientCore::StartAsync(std::unique_ptr<PendingCall> owned) {
   if (wake && hooks_.wake) hooks_.wake();
 }
 
+std::unique_ptr<PendingCall> ClientCore::NewCall() {
+  Lock lock(mutex_);
+  if (spare_calls_.empty()) return std::make_unique<PendingCall>();
+  std::unique_ptr<PendingCall> call = std::move(spare_calls_.back());
+  spare_calls_.pop_back();
+  call->deadline_ns = kNever;
+  call->done.store(false, std::memory_order_relaxed);  // nobody looks yet
+  return call;
+}
+
 // Ends calls that cannot be made at all.
 bool ClientCore::Validate(PendingCall* call) {
   const size_t bulk_bytes = TotalBytes(call->request.bulk);
@@ -457,8 +467,10 @@ bool ClientCore::RunCallbacks() {
     any = true;
     if (news) news();
     if (call != nullptr) {
-      call->done_function(std::move(call->status),
-                          std::move(call->own_response));
+      const auto done = std::exchange(call->done_function, nullptr);
+      done(std::move(call->status), std::move(call->own_response));
+      Lock lock(mutex_);
+      spare_calls_.push_back(std::move(call));
     }
   }
 }

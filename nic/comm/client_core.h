@@ -122,6 +122,7 @@ class ClientCore {
   // --- Calls ----------------------------------------------------------------
   void Start(PendingCall* call);
   void StartAsync(std::unique_ptr<PendingCall> call);
+  std::unique_ptr<PendingCall> NewCall();  // for StartAsync; recycled
   // Once Ready(): takes the answer; false if it was not ready after all.
   bool Collect(PendingCall* call);
   // Tells the server to give up on the call; false if there is nobody to tell.
@@ -269,6 +270,7 @@ class ClientCore {
   std::vector<PendingCall*> timed_;
   uint64_t next_deadline_ns_ = kNever;
   std::deque<PendingCall*> finished_;
+  std::vector<std::unique_ptr<PendingCall>> spare_calls_;
   std::deque<std::function<void()>> news_;
 
   // Notifications.

@@ -7,11 +7,10 @@
 // one stay away longer (disk), the standby, a follower that sleeps on a timer,
 // takes the lead. The timer is set when a handler starts and at most once in its
 // period, and not at all when idle, so an idle server does nothing.
-#include <poll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
@@ -28,8 +27,10 @@ namespace {
 
 // How long a handler may keep the NIC waiting.
 constexpr uint64_t kWatchNs = 1 * kMillisecond;
-// Waking another thread costs this much; fewer than so much work is not worth it.
-constexpr uint64_t kWakeCostNs = 150 * kMicrosecond;
+// Waking another thread costs about this; for less work it is not worth it. When
+// threads woken find nothing left to do, more and more is asked for.
+constexpr double kLeastBacklogNs = 150e3;
+constexpr double kMostBacklogNs = 10e6;
 
 class ThreadedServer final : public Server {
  public:
@@ -91,7 +92,12 @@ class ThreadedServer final : public Server {
   void Work() {
     Lock lock(mutex_);
     while (!stop_) {
-      if (ServerCore::Job job = core_->TakeJob(running_ < workers_)) {
+      ServerCore::Job job = core_->TakeJob(running_ < workers_);
+      if (std::exchange(fetched_, false)) {
+        backlog_ns_ = std::clamp(job ? backlog_ns_ / 2 : backlog_ns_ * 2,
+                                 kLeastBacklogNs, kMostBacklogNs);
+      }
+      if (job) {
         RunJob(lock, std::move(job));
       } else if (!leading_) {
         Lead(lock);
@@ -128,7 +134,7 @@ class ThreadedServer final : public Server {
     }
     if (kicked_) return;
     const size_t behind = core_->CallsPending();
-    if (behind > 0 && static_cast<double>(behind) * average_ns_ > kWakeCostNs) {
+    if (behind > 0 && static_cast<double>(behind) * average_ns_ > backlog_ns_) {
       kicked_ = true;
       ++stats_.handovers;
       SetTimer(1);
@@ -165,7 +171,10 @@ class ThreadedServer final : public Server {
       lock.lock();
       if (got < 0 && errno != EINTR) break;  // cannot be; better busy than dead
       watching_ = false;
-      if (std::exchange(kicked_, false)) break;
+      if (std::exchange(kicked_, false)) {
+        fetched_ = true;
+        break;
+      }
       if (leading_) continue;  // the handler was short
       const uint64_t away_ns = clock_.NowNs() - left_ns_;
       if (away_ns >= kWatchNs * 3 / 4) {
@@ -202,6 +211,8 @@ class ThreadedServer final : public Server {
   uint32_t resting_ = 0;
   uint64_t left_ns_ = 0;   // when the NIC was last left alone
   double average_ns_ = 0;  // how long a call takes
+  double backlog_ns_ = kLeastBacklogNs;  // of work, worth waking another for
+  bool fetched_ = false;   // the next to look for a job was woken for it
   ServerStats stats_;
 
   std::vector<std::thread> threads_;
