@@ -4,6 +4,7 @@
 #include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_ethdev.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -35,6 +36,19 @@ constexpr uint32_t kMaxXdpMtu = 3400;
 constexpr uint32_t kXdpBufferBytes = 3584;
 constexpr int kXdpRetries = 10;
 constexpr useconds_t kXdpPauseUs = 50'000;
+
+// The driver locks its rings in memory, of which others than root may lock
+// little.
+uint32_t PacketRingBytes() {
+  rlimit limit{};
+  if (geteuid() == 0 || getrlimit(RLIMIT_MEMLOCK, &limit) != 0 ||
+      limit.rlim_cur == RLIM_INFINITY) {
+    return kPacketRingBytes;
+  }
+  // Two rings, and room for what else is locked.
+  return static_cast<uint32_t>(
+      std::min<rlim_t>(kPacketRingBytes, limit.rlim_cur / 16 * 7));
+}
 
 // Opening looks at which descriptors appear, and numbers devices.
 std::mutex& OpenMutex() {
@@ -96,7 +110,7 @@ absl::StatusOr<std::unique_ptr<Port>> OpenEth(const PortSpec& spec) {
                       std::min(interface->mtu, 32000u) + kEthernetHeaderBytes) +
                  kPacketSlotOverheadBytes));
   const uint32_t block = std::max(slot, 65536u);
-  const uint32_t count = std::clamp(kPacketRingBytes / slot, 512u, 4096u);
+  const uint32_t count = std::clamp(PacketRingBytes() / slot, 64u, 4096u);
   options.buffer_bytes = slot;
   const std::set<int> before = OpenDescriptors();
   absl::Status made = MakeVdev(
@@ -208,6 +222,15 @@ absl::StatusOr<std::unique_ptr<Port>> OpenPci(const PortSpec& spec) {
   return std::unique_ptr<Port>(*std::move(port));
 }
 
+// The kernel and DPDK seldom say that it is a matter of rights.
+absl::StatusOr<std::unique_ptr<Port>> WithHint(
+    absl::StatusOr<std::unique_ptr<Port>> port, const char* needed) {
+  if (port.ok() || geteuid() == 0) return port;
+  return absl::Status(port.status().code(),
+                      absl::StrCat(port.status().message(),
+                                   " (such a port needs ", needed, ")"));
+}
+
 }  // namespace
 
 void AllowPciDevices(const std::vector<std::string>& addresses) {
@@ -232,9 +255,9 @@ absl::StatusOr<std::unique_ptr<Port>> OpenDpdkPort(const PortSpec& spec) {
   if (!started.ok()) return started;
   switch (spec.kind) {
     case PortSpec::Kind::kEth:
-      return OpenEth(spec);
+      return WithHint(OpenEth(spec), "CAP_NET_RAW and CAP_NET_ADMIN");
     case PortSpec::Kind::kXdp:
-      return OpenXdp(spec);
+      return WithHint(OpenXdp(spec), "root");
     case PortSpec::Kind::kPci:
       return OpenPci(spec);
     case PortSpec::Kind::kVdev:
