@@ -214,8 +214,11 @@ class ThreadedClient final : public Client {
   void RunEngine() {
     Event events[32];
     while (!stop_.load(std::memory_order_acquire)) {
+      // Somebody who has calls under way waits here for news of his own.
+      const PortWatch watch =
+          core_.HasAsyncCalls() ? PortWatch::kTake : PortWatch::kLeave;
       const size_t count =
-          core_.context().Wait(events, core_.NextDeadlineNs(), PortWatch::kLeave);
+          core_.context().Wait(events, core_.NextDeadlineNs(), watch);
       core_.Handle({events, count});
       core_.RunCallbacks();
     }

@@ -36,6 +36,7 @@ void ClientCore::Start(PendingCall* call) {
 void ClientCore::StartAsync(std::unique_ptr<PendingCall> owned) {
   PendingCall* call = owned.release();  // RunCallbacks takes it back
   call->response = &call->own_response;
+  async_calls_.fetch_add(1, std::memory_order_relaxed);  // a hint
   bool wake = false;
   {
     Lock lock(mutex_);
@@ -467,6 +468,7 @@ bool ClientCore::RunCallbacks() {
     any = true;
     if (news) news();
     if (call != nullptr) {
+      async_calls_.fetch_sub(1, std::memory_order_relaxed);  // a hint
       const auto done = std::exchange(call->done_function, nullptr);
       done(std::move(call->status), std::move(call->own_response));
       Lock lock(mutex_);

@@ -123,6 +123,10 @@ class ClientCore {
   void Start(PendingCall* call);
   void StartAsync(std::unique_ptr<PendingCall> call);
   std::unique_ptr<PendingCall> NewCall();  // for StartAsync; recycled
+  // Whether asynchronous calls are under way, or their callbacks still to run.
+  bool HasAsyncCalls() const {
+    return async_calls_.load(std::memory_order_relaxed) > 0;  // a hint
+  }
   // Once Ready(): takes the answer; false if it was not ready after all.
   bool Collect(PendingCall* call);
   // Tells the server to give up on the call; false if there is nobody to tell.
@@ -271,6 +275,7 @@ class ClientCore {
   uint64_t next_deadline_ns_ = kNever;
   std::deque<PendingCall*> finished_;
   std::vector<std::unique_ptr<PendingCall>> spare_calls_;
+  std::atomic<uint32_t> async_calls_{0};
   std::deque<std::function<void()>> news_;
 
   // Notifications.

@@ -91,6 +91,7 @@ class ThreadedServer final : public Server {
 
   void Work() {
     Lock lock(mutex_);
+    bool helper = false;  // was woken for work that others could not start
     while (!stop_) {
       ServerCore::Job job = core_->TakeJob(running_ < workers_);
       if (std::exchange(fetched_, false)) {
@@ -98,11 +99,12 @@ class ThreadedServer final : public Server {
                                  kLeastBacklogNs, kMostBacklogNs);
       }
       if (job) {
+        helper = false;
         RunJob(lock, std::move(job));
-      } else if (!leading_) {
+      } else if (!leading_ && !helper) {
         Lead(lock);
       } else {
-        Rest(lock);
+        helper = Rest(lock);
       }
     }
   }
@@ -118,29 +120,25 @@ class ThreadedServer final : public Server {
     const uint64_t took_ns = clock_.NowNs() - start_ns;
     lock.lock();
     running_ -= is_call;
-    if (is_call) average_ns_ += (took_ns - average_ns_) / 16;
+    // One handler that waited for a disk says nothing about the next.
+    const double counted_ns =
+        static_cast<double>(std::min(took_ns, kWatchNs));
+    if (is_call) average_ns_ += (counted_ns - average_ns_) / 16;
   }
 
   // Before running a job: sees to it that somebody looks after the NIC, and the
   // calls behind this one, if it takes long.
   void CallForHelp() {
-    if (!standby_) {
-      // Only when another worker is stuck already.
-      if (resting_ > 0 && !leading_) {
-        rest_.notify_one();
-        ++stats_.handovers;
-      }
-      return;
-    }
-    if (kicked_) return;
-    const size_t behind = core_->CallsPending();
-    if (behind > 0 && static_cast<double>(behind) * average_ns_ > backlog_ns_) {
-      kicked_ = true;
-      ++stats_.handovers;
-      SetTimer(1);
-    } else if (!watching_ && !leading_) {
+    if (standby_ && !watching_ && !leading_) {
       watching_ = true;
       SetTimer(kWatchNs);
+    }
+    if (resting_ == 0 || kicked_) return;
+    const auto behind = static_cast<double>(core_->CallsPending());
+    if (behind * average_ns_ > backlog_ns_) {
+      kicked_ = true;
+      ++stats_.handovers;
+      rest_.notify_one();
     }
   }
 
@@ -156,12 +154,15 @@ class ThreadedServer final : public Server {
     left_ns_ = clock_.NowNs();
   }
 
-  void Rest(Lock& lock) {
+  // Sleeps. The first to come is the standby, until it takes the lead: then it
+  // returns false. The others return true when they are wanted.
+  bool Rest(Lock& lock) {
     if (standby_) {
       ++resting_;
       rest_.wait(lock);
       --resting_;
-      return;
+      fetched_ = std::exchange(kicked_, false);
+      return true;
     }
     standby_ = true;
     while (!stop_) {
@@ -171,20 +172,16 @@ class ThreadedServer final : public Server {
       lock.lock();
       if (got < 0 && errno != EINTR) break;  // cannot be; better busy than dead
       watching_ = false;
-      if (std::exchange(kicked_, false)) {
-        fetched_ = true;
-        break;
-      }
       if (leading_) continue;  // the handler was short
       const uint64_t away_ns = clock_.NowNs() - left_ns_;
-      if (away_ns >= kWatchNs * 3 / 4) {
-        ++stats_.takeovers;
-        break;
-      }
+      if (away_ns >= kWatchNs * 3 / 4) break;
       watching_ = true;
       SetTimer(kWatchNs - away_ns);
     }
+    ++stats_.takeovers;
     standby_ = false;
+    rest_.notify_one();  // somebody else is to stand by
+    return false;
   }
 
   void SetTimer(uint64_t ns) {
@@ -201,12 +198,12 @@ class ThreadedServer final : public Server {
   SystemClock clock_;  // of the threads; the NIC may have another
 
   mutable std::mutex mutex_;
-  std::condition_variable rest_;  // followers beyond the standby
+  std::condition_variable rest_;  // where followers beyond the standby sleep
   bool stop_ = false;
   bool leading_ = false;   // somebody waits on the NIC
   bool standby_ = false;   // somebody sleeps on the timer
   bool watching_ = false;  // the timer is set
-  bool kicked_ = false;    // the timer was set to fetch the standby at once
+  bool kicked_ = false;    // one of those was woken to help
   uint32_t running_ = 0;   // calls
   uint32_t resting_ = 0;
   uint64_t left_ns_ = 0;   // when the NIC was last left alone
