@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nic/port/faulty_port.h"
 
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -24,6 +28,32 @@ FaultyPort::FaultyPort(std::unique_ptr<Port> inner, Clock& clock,
       random_(seed),
       info_(inner_->info()) {
   info_.is_reliable = false;
+  if (inner_->wake_fd() >= 0) MakeAlarm();
+}
+
+void FaultyPort::MakeAlarm() {
+  UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  UniqueFd alarm(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  for (int fd : {inner_->wake_fd(), alarm.get()}) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) return;
+  }
+  epoll_ = std::move(epoll);
+  alarm_ = std::move(alarm);
+}
+
+void FaultyPort::SetAlarm() {
+  if (!alarm_ || is_stalled_) return;
+  const uint64_t due_ns = std::min(NextDueNs(rx_), NextDueNs(tx_));
+  if (due_ns == kNever) return;
+  const uint64_t now_ns = clock_.NowNs();
+  // Zero would stop the alarm.
+  const uint64_t in_ns = due_ns > now_ns ? due_ns - now_ns : 1;
+  itimerspec time{};
+  time.it_value.tv_sec = static_cast<time_t>(in_ns / kSecond);
+  time.it_value.tv_nsec = static_cast<long>(in_ns % kSecond);
+  timerfd_settime(alarm_.get(), 0, &time, nullptr);
 }
 
 FaultyPort::~FaultyPort() {
@@ -180,7 +210,8 @@ size_t FaultyPort::Transmit(PathId path, std::span<const Frame> frames,
 }
 
 bool FaultyPort::ArmWakeup() {
-  // A stalled port looks silent; Service says when that ends.
+  SetAlarm();
+  // A stalled port looks silent until that ends.
   if (is_stalled_ || clock_.NowNs() < rx_.stalled_until_ns) return true;
   if (!rx_.held.empty()) LetGo(rx_, clock_.NowNs());
   if (!rx_.ready.empty()) return false;
@@ -202,6 +233,11 @@ uint64_t FaultyPort::NextDueNs(const Lane& lane) const {
 }
 
 uint64_t FaultyPort::Service(uint64_t now_ns) {
+  if (alarm_) {
+    uint64_t expirations;
+    [[maybe_unused]] const ssize_t size =
+        read(alarm_.get(), &expirations, sizeof expirations);
+  }
   uint64_t due_ns = inner_->Service(now_ns);
   if (is_stalled_) return due_ns;
   if (now_ns >= tx_.stalled_until_ns) {

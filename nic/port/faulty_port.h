@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "nic/base/clock.h"
+#include "nic/base/fd.h"
 #include "nic/base/random.h"
 #include "nic/port/port.h"
 
@@ -39,8 +40,9 @@ struct FaultCounters {
 // for the same seed and the same calls. info().is_reliable is false, so users
 // of the port defend themselves.
 //
-// Held-back frames become due by themselves: Service returns when, and the
-// frames are there for Receive (or leave) once that time has come.
+// Held-back frames become due by themselves: Service returns when, wake_fd()
+// becomes readable then (if the inner port has one), and the frames are there
+// for Receive, or leave.
 //
 // Thread safety and invariants: as for Port.
 class FaultyPort final : public Port {
@@ -64,7 +66,9 @@ class FaultyPort final : public Port {
   void Release(std::span<const Frame> frames) override;
   bool ArmWakeup() override;
   void DisarmWakeup() override;
-  int wake_fd() const override { return inner_->wake_fd(); }
+  int wake_fd() const override {
+    return epoll_ ? epoll_.get() : inner_->wake_fd();
+  }
   uint64_t Service(uint64_t now_ns) override;
   PortCounters counters() const override { return inner_->counters(); }
 
@@ -94,6 +98,8 @@ class FaultyPort final : public Port {
   void PullReceived();
   void FlushTransmit();
   uint64_t NextDueNs(const Lane& lane) const;
+  void MakeAlarm();
+  void SetAlarm();
 
   std::unique_ptr<Port> inner_;
   Clock& clock_;
@@ -103,6 +109,8 @@ class FaultyPort final : public Port {
   FaultCounters fault_counters_;
   bool is_stalled_ = false;
   bool is_inner_armed_ = false;
+  // When the inner port can wake: that, and an alarm for what is due.
+  UniqueFd epoll_, alarm_;
   Lane rx_, tx_;
 };
 

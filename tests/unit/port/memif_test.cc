@@ -22,6 +22,7 @@
 #include <thread>
 
 #include "nic/base/random.h"
+#include "nic/port/faulty_port.h"
 #include "nic/port/memif_port.h"
 #include "tests/unit/port/frames.h"
 
@@ -474,6 +475,26 @@ TEST_F(MemifTest, TheWakeDescriptorIsQuietWhenNothingHappens) {
     EXPECT_EQ(port->Service(clock_.NowNs()), kNever);
     port->DisarmWakeup();
   }
+}
+
+// A frame that a faulty port holds back wakes its receiver when it is let go.
+TEST_F(MemifTest, AHeldBackFrameRingsWhenItIsDue) {
+  Listen();
+  FaultOptions options;
+  options.reorder = 1;
+  options.reorder_hold_ns = 20 * kMillisecond;
+  options.on_transmit = false;
+  FaultyPort client(Join(), clock_, options, 1);
+  client.Service(clock_.NowNs());
+  SendText(*listener_, client.info().mac, "late");
+  EXPECT_THAT(ReceiveTexts(client), IsEmpty());
+  ASSERT_TRUE(client.ArmWakeup());
+  EXPECT_TRUE(Readable(client, 5000));
+  client.DisarmWakeup();
+  client.Service(clock_.NowNs());
+  EXPECT_THAT(ReceiveTexts(client), ElementsAre("late"));
+  EXPECT_TRUE(client.ArmWakeup());
+  EXPECT_FALSE(Readable(client, 30));
 }
 
 // --- Hostile peers ----------------------------------------------------------
