@@ -85,16 +85,18 @@ class ScriptedPeer {
 
   explicit ScriptedPeer(EngineOptions options = {},
                         uint32_t max_frame_bytes = 1514,
-                        FabricOptions fabric = {})
+                        FabricOptions fabric = {}, bool second_port = false)
       : fabric_(clock_, fabric),
         port_(fabric_.AddPort("peer", max_frame_bytes)),
         sequence_(options.first_sequence),
         expected_(options.first_sequence) {
     std::vector<std::unique_ptr<Port>> ports;
     ports.push_back(fabric_.AddPort("nic", max_frame_bytes));
-    ports.push_back(fabric_.AddPort("nic's second port", 600));
     nic_mac_ = ports[0]->info().mac;
-    second_mac_ = ports[1]->info().mac;
+    if (second_port) {  // on the same segment, with smaller frames
+      ports.push_back(fabric_.AddPort("nic's second port", 600));
+      second_mac_ = ports[1]->info().mac;
+    }
     engine_ = std::make_unique<Engine>(options, clock_, random_,
                                        std::move(ports));
     control_ = std::make_unique<Control>(*engine_, "nic");

@@ -17,8 +17,9 @@ const ApertureName kTheirs{3, 1, uint64_t{1} << 40, Access::kAny};
 class WindowTest : public ::testing::Test {
  protected:
   void SetUp() override { Open({}); }
-  void Open(EngineOptions options) {
-    peer_ = std::make_unique<ScriptedPeer>(options);
+  void Open(EngineOptions options, bool second_port = false) {
+    peer_ = std::make_unique<ScriptedPeer>(options, 1514, FabricOptions{},
+                                           second_port);
     ASSERT_TRUE(peer_->Connect());
     name_ = peer_->engine().Export(peer_->context(), memory_, Access::kAny,
                                    std::nullopt);
@@ -263,6 +264,7 @@ TEST_F(WindowTest, HeldFramesAreDeliveredWhenThereIsRoomAgain) {
 
 // A link's frames are cut for its port; another port could not hold them.
 TEST_F(WindowTest, ALinkStaysOnItsPort) {
+  Open({}, /*second_port=*/true);
   Bytes frame = Word(peer_->sequence(), 0, 9);
   std::copy_n(peer_->second_mac().bytes.begin(), 6, frame.begin());
   peer_->Send(frame);
