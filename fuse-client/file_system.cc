@@ -11,7 +11,10 @@ namespace tripwire::fuse {
 FileSystem::FileSystem(FsOptions options)
     : options_(std::move(options)),
       remote_(options_.patience),
-      unstable_(&nodes_, &buffers_, options_.unstable_bytes) {}
+      unstable_(&nodes_, &buffers_, options_.unstable_bytes),
+      lease_keeper_(
+          &nodes_, [this](Node& node) { RenewLease(node); },
+          [this](Node& node) { ForgetPages(node.id); }) {}
 
 FileSystem::~FileSystem() { Stop(); }
 
@@ -51,6 +54,7 @@ absl::Status FileSystem::Start(rpc::Client* client) {
   nodes_.SetRoot({greeting_.root(), greeting_.root_attr().ino(),
                   greeting_.root_attr().fsid(), S_IFDIR});
   committer_ = std::thread([this] { CommitterLoop(); });
+  lease_keeper_.Start(lease_ms_);
   return absl::OkStatus();
 }
 
@@ -66,6 +70,7 @@ void FileSystem::Stop() {
     committer_cancel_.Cancel();
     committer_.join();
   }
+  lease_keeper_.Stop();
   lock_waiters_.Stop();
   invalidator_.Stop();
 }

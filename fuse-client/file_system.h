@@ -19,6 +19,7 @@
 #include "fuse-client/interrupts.h"
 #include "fuse-client/invalidator.h"
 #include "fuse-client/kernel_cache.h"
+#include "fuse-client/lease_keeper.h"
 #include "fuse-client/lock_waiters.h"
 #include "fuse-client/node_table.h"
 #include "fuse-client/recall_log.h"
@@ -55,7 +56,10 @@ struct OpenFile {
   uint32_t flags = 0;       // pb::OpenFlags
   uint32_t uid = 0, gid = 0;
   bool append = false;
-  bool direct = false;      // O_DIRECT
+  // Who got byte-range locks through it. When it is released, every process that
+  // had it has closed it and lost its locks by that; what remains are the locks of
+  // the open file description itself (F_OFD_SETLK). Guarded by the node's lock.
+  std::vector<uint64_t> lock_owners;
   OpenFile* next = nullptr; // in Node::opens, under its lock
   OpenFile* prev = nullptr;
 };
@@ -193,9 +197,18 @@ class FileSystem {
   void ReplyAttr(Op& op, Node* node);
   // What an attribute reply says about the pages the kernel holds. `ours`: the call
   // itself may have changed the object. May make the kernel forget pages.
-  enum class Cause { kLook, kOwnChange };
-  void Observe(Op& op, Node* node, const pb::Attr& attr, uint32_t cache_ms,
+  // kData: it moved data to or from the kernel's pages.
+  enum class Cause { kLook, kOwnChange, kData };
+  void Observe(const Op& op, Node* node, const pb::Attr& attr, uint32_t cache_ms,
                Cause cause, uint64_t pre_change = 0);
+  // When the call was made of whose reply is spoken.
+  struct Asked {
+    uint64_t start_ns;
+    uint64_t recalls_before;
+  };
+  void Observe(Asked asked, Node* node, const pb::Attr& attr, uint32_t cache_ms,
+               Cause cause, uint64_t pre_change = 0);
+  void RenewLease(Node& node);
 
   void ForgetPages(uint64_t node_id) {
     if (KernelCache* kernel = kernel_.load()) kernel->ForgetPages(node_id);
@@ -225,14 +238,13 @@ class FileSystem {
   bool FillListing(OpenDirectory* dir, Node* node, off_t offset, bool plus,
                    ListingBuffer* buffer, std::vector<uint64_t>* entered)
       ABSL_SHARED_LOCKS_REQUIRED(recalls_.gate);
-  void ObserveListed(Node* node, const pb::Attr& attr);
 
   // --- locks (ops_lock.cc)
   int CallLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock, bool wait);
   void AnswerLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock, bool wait);
   void WaitForLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock);
   void UndoCancelledLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock);
-  void RecordLock(Node* node, const pb::Lock& lock);
+  void RecordLock(OpenFile* file, const pb::Lock& lock);
 
   // --- recall.cc
   void OnNotify(rpc::Bytes message);
@@ -268,6 +280,7 @@ class FileSystem {
   Interrupts interrupts_;
   Invalidator invalidator_;
   LockWaiters lock_waiters_;
+  LeaseKeeper lease_keeper_;
   pb::GreetingReply greeting_;
   std::atomic<uint64_t> boot_verifier_{0};
   std::atomic<uint64_t> root_fsid_{0};

@@ -47,19 +47,22 @@ struct Node {
   uint32_t parent_generation ABSL_GUARDED_BY(mu) = 0;
   std::string name ABSL_GUARDED_BY(mu);
 
-  // The change attribute that the kernel's cached pages (or directory entries)
-  // belong to; 0: unknown, so they must go before they are trusted again.
+  // The kernel may have pages of the file, and they belong to this value of its
+  // change attribute; 0: unknown, so they must go before they are trusted again.
+  bool has_pages ABSL_GUARDED_BY(mu) = false;
   uint64_t pages_change ABSL_GUARDED_BY(mu) = 0;
   // Until when (CLOCK_MONOTONIC ns) the server promised to recall before anyone
   // else changes the object.
   uint64_t lease_until_ns ABSL_GUARDED_BY(mu) = 0;
-  bool has_pages ABSL_GUARDED_BY(mu) = false;
   OpenFile* opens ABSL_GUARDED_BY(mu) = nullptr;  // list through OpenFile::next
   std::unique_ptr<HeldLocks> locks ABSL_GUARDED_BY(mu);
 
   // Calls of ours under way that change this object: while there are any, the
   // kernel may hold its lock, and a recall must not wait for that lock.
   std::atomic<int> mutations{0};
+  // LeaseKeeper's.
+  std::atomic<bool> kept{false};
+  std::atomic<bool> recently_active{false};
 
   std::string Handle() const {
     absl::MutexLock lock(&mu);

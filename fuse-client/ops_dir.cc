@@ -203,10 +203,7 @@ bool FileSystem::FillListing(OpenDirectory* dir, Node* node, off_t offset, bool 
       if (child) nodes_.Forget(child->id, 1);
       return false;
     }
-    if (child) {
-      entered->push_back(child->id);
-      ObserveListed(child, listed.attr());
-    }
+    if (child) entered->push_back(child->id);
     dir->next_cookie = listed.cookie();
   }
   return true;
@@ -243,18 +240,6 @@ void FileSystem::ReadDir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offs
   }
   if (sent == 0) return;
   for (const uint64_t id : entered) nodes_.Forget(id, 1);
-}
-
-// A listing's attributes may be older than what we know, so they never tell that
-// pages are stale; but they never make stale pages look right either.
-void FileSystem::ObserveListed(Node* node, const pb::Attr& attr) {
-  if (node->type != S_IFREG) return;
-  absl::MutexLock lock(&node->mu);
-  const bool promised =
-      node->opens != nullptr || node->lease_until_ns > MonotonicNs();
-  if (node->has_pages && node->pages_change != attr.change() && !promised) {
-    node->pages_change = 0;
-  }
 }
 
 void FileSystem::FSyncDir(fuse_req_t req, fuse_ino_t ino, int data_only,

@@ -34,6 +34,12 @@ void FileSystem::Read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset,
     fuse_reply_err(req, error);
     return;
   }
+  lease_keeper_.Active(file->node.get());
+  if (op.reply.has_attr()) {
+    // The kernel holds the locks of the pages until it has them, hence not kLook.
+    Observe(op, file->node.get(), op.reply.attr(), op.reply.attr_cache_ms(),
+            Cause::kData);
+  }
   if (size > kInline) {
     const size_t got = std::min<size_t>(op.reply.read().length(),
                                         op.frame.response.bulk_bytes);
@@ -115,7 +121,7 @@ void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size
   if (result.committed() == pb::UNSTABLE && written > 0) {
     KeepUnstable(op, file, data, written, where);
   }
-  Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,
+  Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kData,
           op.reply.pre_change());
   if (append && where != static_cast<uint64_t>(offset)) {
     // Others appended meanwhile: pages the kernel has around there are wrong.

@@ -69,8 +69,14 @@ void FileSystem::GetLk(fuse_req_t req, fuse_ino_t, fuse_file_info* fi,
 }
 
 // Remembers a granted lock, to reclaim it should the server restart.
-void FileSystem::RecordLock(Node* node, const pb::Lock& lock) {
+void FileSystem::RecordLock(OpenFile* file, const pb::Lock& lock) {
+  Node* const node = file->node.get();
   absl::MutexLock guard(&node->mu);
+  if (lock.kind() == pb::LOCK_KIND_POSIX && lock.type() != pb::LOCK_TYPE_UNLOCK &&
+      std::find(file->lock_owners.begin(), file->lock_owners.end(), lock.owner()) ==
+          file->lock_owners.end()) {
+    file->lock_owners.push_back(lock.owner());
+  }
   if (!node->locks) {
     if (lock.type() == pb::LOCK_TYPE_UNLOCK) return;
     node->locks = std::make_unique<HeldLocks>();
@@ -95,7 +101,7 @@ int FileSystem::CallLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock,
   op.any_signal_interrupts = wait;
   op.frame.unbounded = wait;
   const int error = op.Call();
-  if (error == 0) RecordLock(file->node.get(), lock);
+  if (error == 0) RecordLock(file, lock);
   return error;
 }
 
@@ -185,6 +191,8 @@ void FileSystem::FLock(fuse_req_t req, fuse_ino_t, fuse_file_info* fi,
 int FileSystem::DropPosixLocks(fuse_req_t req, OpenFile* file, uint64_t owner) {
   {
     absl::MutexLock guard(&file->node->mu);
+    auto& owners = file->lock_owners;
+    owners.erase(std::remove(owners.begin(), owners.end(), owner), owners.end());
     if (!file->node->locks || !file->node->locks->Has(pb::LOCK_KIND_POSIX, owner)) {
       return 0;
     }

@@ -38,11 +38,10 @@ OpenFile* FileSystem::MakeOpenFile(const Op& op, Node* node, uint64_t state,
   file->flags = OpenFlagsOf(linux_flags);
   file->uid = op.caller.uid;
   file->gid = op.caller.gid;
-  file->append = linux_flags & O_APPEND;
+  file->append = (linux_flags & O_APPEND) != 0;
   const uint64_t change = op.reply.attr().change();
   absl::MutexLock lock(&node->mu);
-  const bool promised =
-      node->opens != nullptr || node->lease_until_ns > MonotonicNs();
+  const bool promised = node->lease_until_ns > MonotonicNs();
   *keep_cache = node->has_pages && node->pages_change != 0 && change != 0 &&
                 (node->pages_change == change || promised);
   node->has_pages = true;
@@ -50,6 +49,7 @@ OpenFile* FileSystem::MakeOpenFile(const Op& op, Node* node, uint64_t state,
   file->next = node->opens;
   if (node->opens) node->opens->prev = file;
   node->opens = file;
+  lease_keeper_.Active(node);
   return file;
 }
 
@@ -91,11 +91,15 @@ void FileSystem::CloseFile(OpenFile* file, const fuse_file_info* fi) {
       call->set_flock_owner(fi->lock_owner);
       node->locks->Drop(pb::LOCK_KIND_FLOCK, fi->lock_owner);
     }
-    if (!node->opens) {
-      node->locks.reset();
-      // The promise that came with the open file ends; the lease, if there is one,
-      // counts from when it was granted.
+    if (node->locks) {
+      for (const uint64_t owner : file->lock_owners) {
+        if (!node->locks->Has(pb::LOCK_KIND_POSIX, owner)) continue;
+        call->set_unlock_posix(true);
+        call->set_posix_owner(owner);
+        node->locks->Drop(pb::LOCK_KIND_POSIX, owner);
+      }
     }
+    if (!node->opens) node->locks.reset();
   }
   remote_.Post(frame.call());
   delete file;
@@ -124,6 +128,8 @@ void FileSystem::Open(fuse_req_t req, fuse_ino_t ino, fuse_file_info* fi) {
   if (fi->flags & O_TRUNC) unstable_.Discard(node, 0, UINT64_MAX);
   bool keep_cache = false;
   OpenFile* file = MakeOpenFile(op, node, state, fi->flags, &keep_cache);
+  Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,
+          op.reply.attr().change());
   FillOpenReply(file, keep_cache, fi);
   if (fuse_reply_open(req, fi) != 0) CloseFile(file, nullptr);
 }

@@ -45,11 +45,18 @@ void FileSystem::Recalled(const pb::Recall& recall) {
     return n->mutations.load() > 0 || MonotonicNs() > give_up_ns;
   };
 
+  bool drop_pages = false;
   if (recall.what() & (pb::RECALL_ATTR | pb::RECALL_DATA)) {
     {
       absl::MutexLock lock(&n->mu);
       n->lease_until_ns = 0;
-      if (recall.what() & pb::RECALL_DATA) n->pages_change = 0;
+      if (recall.what() & pb::RECALL_DATA) {
+        // Pages of a file nobody has open can wait for the next open. Of an open
+        // one, what is read from now on is new.
+        drop_pages = n->has_pages && n->opens != nullptr;
+        n->pages_change = 0;
+        if (drop_pages) n->has_pages = false;
+      }
     }
     bool known = kernel->ForgetAttributes(id);
     // A reply that the kernel has but not yet taken in: it will in a moment.
@@ -58,15 +65,8 @@ void FileSystem::Recalled(const pb::Recall& recall) {
       known = kernel->ForgetAttributes(id);
     }
   }
-  if ((recall.what() & pb::RECALL_DATA) && n->type == S_IFREG) {
-    bool has_pages;
-    {
-      absl::MutexLock lock(&n->mu);
-      has_pages = n->has_pages;
-    }
-    if (has_pages) {
-      invalidator_.Run([this, shared, id] { ForgetPages(id); }, give_up);
-    }
+  if (drop_pages) {
+    invalidator_.Run([this, shared, id] { ForgetPages(id); }, give_up);
   }
   if (recall.what() & pb::RECALL_NAMES) {
     const bool locked = n->mutations.load() > 0;
@@ -107,18 +107,19 @@ void FileSystem::RecalledEverything() {
   const bool names_done = kernel->ForgetAllNames();
   std::vector<std::pair<uint64_t, std::string>> names;
   nodes_.ForEach([&](Node& node) {
-    bool has_pages;
+    bool drop_pages;
     {
       absl::MutexLock lock(&node.mu);
       node.lease_until_ns = 0;
       node.pages_change = 0;
-      has_pages = node.has_pages;
+      drop_pages = node.has_pages && node.opens != nullptr;
+      if (drop_pages) node.has_pages = false;
       if (!names_done && node.parent_id != 0) {
         names.emplace_back(node.parent_id, node.name);
       }
     }
     kernel->ForgetAttributes(node.id);
-    if (has_pages) ForgetPagesLater(&node);
+    if (drop_pages) ForgetPagesLater(&node);
   });
   for (auto& [parent, name] : names) {
     invalidator_.Post([kernel, parent = parent, name = std::move(name)] {

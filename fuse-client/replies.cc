@@ -69,33 +69,73 @@ FileSystem::Timeouts FileSystem::TimeoutsFor(const Op& op, bool directory,
   return timeouts;
 }
 
-void FileSystem::Observe(Op& op, Node* node, const pb::Attr& attr,
+void FileSystem::Observe(const Op& op, Node* node, const pb::Attr& attr,
+                         uint32_t cache_ms, Cause cause, uint64_t pre_change) {
+  Observe(Asked{op.start_ns, op.recalls_before}, node, attr, cache_ms, cause,
+          pre_change);
+}
+
+void FileSystem::Observe(Asked asked, Node* node, const pb::Attr& attr,
                          uint32_t cache_ms, Cause cause, uint64_t pre_change) {
   if (node->type != S_IFREG) return;
-  const uint64_t now = MonotonicNs();
+  const std::string handle = node->Handle();
   bool stale = false;
   {
+    // Under the gate, so that a recall is wholly before or wholly after this.
+    absl::ReaderMutexLock gate(&recalls_.gate);
+    const bool recalled = recalls_.RecalledSince(asked.recalls_before, handle);
     absl::MutexLock lock(&node->mu);
-    // While we hold the server's promise to be told first, or keep the file open
-    // (which is such a promise), every change is our own.
-    const bool promised = node->lease_until_ns > now || node->opens != nullptr;
-    if (node->has_pages && node->pages_change != attr.change()) {
+    // While the server has promised to tell us first, every change is our own.
+    const bool promised = node->lease_until_ns > MonotonicNs() && !recalled;
+    if (!node->has_pages) {
+      // None, or only such as were read after the last recall.
+      if (cause == Cause::kData) {
+        node->has_pages = true;
+        node->pages_change = attr.change();
+      }
+    } else if (node->pages_change != attr.change()) {
       const bool ours = node->pages_change != 0 &&
                         (promised || (pre_change != 0 &&
                                       pre_change == node->pages_change));
-      stale = !ours;
-      node->pages_change = attr.change();
+      if (ours) {
+        node->pages_change = attr.change();
+      } else if (node->opens != nullptr) {
+        stale = true;
+        node->has_pages = false;
+      }  // else nobody can look at them before an open, which compares again
     }
-    const uint64_t lease_ns = std::min(cache_ms, 3'600'000u) * kMillisecond;
-    node->lease_until_ns = std::max(node->lease_until_ns, op.start_ns + lease_ns);
+    if (!recalled) {
+      const uint64_t lease_ns = std::min(cache_ms, 3'600'000u) * kMillisecond;
+      node->lease_until_ns = std::max(node->lease_until_ns, asked.start_ns + lease_ns);
+    }
   }
   if (!stale) return;
   if (cause == Cause::kLook) {
+    // The kernel will not take in the attributes of an answer that was under way
+    // meanwhile; it asks once more.
     ForgetPages(node->id);
   } else {
     // The kernel may hold locks on the very pages until it has our answer.
     ForgetPagesLater(node);
   }
+}
+
+// Asks for the promise on an open file once more; notices what happened meanwhile.
+void FileSystem::RenewLease(Node& node) {
+  Frame frame;
+  const Asked asked = {MonotonicNs(), recalls_.Now()};
+  frame.timeout_ns = lease_ms_ * kMillisecond;  // the rounds must go on
+  pb::Object* object = frame.call().mutable_getattr()->mutable_object();
+  object->set_handle(node.Handle());
+  {
+    absl::MutexLock lock(&node.mu);
+    if (!node.opens) return;
+    object->set_state(node.opens->state);
+  }
+  if (remote_.Invoke(frame, &committer_cancel_) != 0) return;
+  const pb::Attr& attr = frame.reply().attr();
+  if ((attr.mode() & S_IFMT) != node.type) return;
+  Observe(asked, &node, attr, frame.reply().attr_cache_ms(), Cause::kLook);
 }
 
 void FileSystem::ForgetPagesLater(Node* node) {
