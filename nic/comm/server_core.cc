@@ -11,6 +11,7 @@ namespace tripwire::rpc {
 namespace {
 
 constexpr uint64_t kHelloTimeoutNs = 10 * kSecond;
+constexpr uint64_t kRefusedLingerNs = 2 * kSecond;
 constexpr size_t kBulkBufferBytes = 1u << 20;
 constexpr size_t kBulkBuffersPerChunk = 8;
 constexpr uint64_t kAckCookie = 0xffff;
@@ -153,7 +154,10 @@ void ServerCore::OnTripwire(uint64_t cookie) {
 void ServerCore::Refuse(LinkId link, const std::string& why) {
   ConnectAnswer answer;
   answer.refused = why;
-  if (context_->Accept(link, Serialize(answer)).ok()) context_->Close(link);
+  if (!context_->Accept(link, Serialize(answer)).ok()) return;
+  // It is the client's to close once it has read why; ours if it does not.
+  refused_.emplace_back(Now() + kRefusedLingerNs, link);
+  next_timer_ns_ = std::min(next_timer_ns_, refused_.front().first);
 }
 
 void ServerCore::OnConnectRequest(LinkId link) {
@@ -232,6 +236,11 @@ void ServerCore::OnMessage(LinkId link, Bytes message) {
 void ServerCore::RunTimers() {
   const uint64_t now = Now();
   next_timer_ns_ = kNever;
+  while (!refused_.empty() && refused_.front().first <= now) {
+    context_->Close(refused_.front().second);
+    refused_.pop_front();
+  }
+  if (!refused_.empty()) next_timer_ns_ = refused_.front().first;
   const std::vector<std::shared_ptr<Session>> sessions = sessions_;
   for (const auto& session : sessions) {
     if (session == nullptr || session->welcomed) continue;

@@ -161,6 +161,7 @@ class ServerCore {
   absl::flat_hash_set<uint64_t> expelled_;
   std::deque<uint64_t> expelled_order_;
   uint64_t next_timer_ns_ = kNever;
+  std::deque<std::pair<uint64_t, LinkId>> refused_;  // closed at that time
 
   // What RestoreReply said, until the session is opened: by id, then slot.
   struct Restored {

@@ -9,7 +9,6 @@
 // the NIC, and all of them by `strace -c -f tw-rpc-bench ...`.
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -178,8 +178,17 @@ uint64_t WordRoundTrip(Nic& nic, int rounds) {
 // What the server counted since it was asked last; the answer to a call with
 // one byte.
 struct ServerCounts {
-  uint64_t calls, handovers, takeovers, timers, allocations, sleeps, doorbells;
+  uint64_t calls, handovers, takeovers, timers, allocations, sleeps, doorbells,
+      cpu_ns;
 };
+
+// Processor time this process has used.
+uint64_t CpuNs() {
+  timespec ts;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+  return static_cast<uint64_t>(ts.tv_sec) * kSecond +
+         static_cast<uint64_t>(ts.tv_nsec);
+}
 
 [[noreturn]] void RunServer(const Settings& settings, int ready_fd) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -197,7 +206,7 @@ struct ServerCounts {
       const ServerCounts counts{stats.calls,      stats.handovers,
                                 stats.takeovers,  stats.timers_set,
                                 allocations,      counters.sleeps,
-                                counters.doorbells_rung};
+                                counters.doorbells_rung, CpuNs()};
       call.Reply({reinterpret_cast<const uint8_t*>(&counts), sizeof counts});
       return;
     }
@@ -275,6 +284,19 @@ class Bench {
             rounds);
     std::printf("  %.2f GB/s\n",
                 static_cast<double>(bytes) * rounds / seconds / 1e9);
+  }
+
+  // What a connected pair uses when nothing goes on.
+  void Idle(unsigned seconds) {
+    const ServerCounts before = AskServer();
+    const uint64_t cpu_ns = CpuNs();
+    sleep(seconds);
+    const uint64_t used_ns = CpuNs() - cpu_ns;
+    const ServerCounts after = AskServer();
+    const double percent = 1e-7 / seconds;
+    std::printf("idle for %u s\n  client %.3f %% of a core, server %.3f %%\n",
+                seconds, static_cast<double>(used_ns) * percent,
+                static_cast<double>(after.cpu_ns - before.cpu_ns) * percent);
   }
 
  private:
@@ -378,6 +400,7 @@ int RunClient(const Settings& settings) {
     bench.Bulk(true, bytes, bulk_rounds, 8);
     bench.Bulk(false, bytes, bulk_rounds, 8);
   }
+  bench.Idle(3);
   return 0;
 }
 
