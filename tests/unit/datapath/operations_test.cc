@@ -243,6 +243,20 @@ TEST_F(OperationsTest, TheEndOfALinkEndsEveryOperationOnce) {
   EXPECT_EQ(peer_.Take(wire::kReset).size(), 1u);
 }
 
+TEST_F(OperationsTest, AClosedContextIsOutOfReach) {
+  const uint32_t tripwire = Watch(0, 8);
+  peer_.Say(wire::kWrite, WriteBody(name_, 0, kWord));  // its event is not taken
+  EXPECT_EQ(engine().tripwire(tripwire).count, 1u);
+  peer_.Throw(peer_.Frame(peer_.Header(wire::kWrite),
+                          WriteBody(name_, 8, kWord)));
+  engine().DestroyContext(peer_.context());
+  peer_.Take();
+  peer_.Run();
+  EXPECT_EQ(memory_[8], 0);
+  EXPECT_FALSE(peer_.Take(wire::kReset).empty()) << "the peer is told";
+  EXPECT_EQ(engine().CreateContext(), peer_.context());
+}
+
 TEST_F(OperationsTest, ReadsSeeTheWritesBeforeThemAndFireReadTripwires) {
   TripwireEntry entry;
   entry.context = peer_.context();

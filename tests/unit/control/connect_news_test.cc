@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What happens on a link before Connect has returned is told afterwards.
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "nic/api/context.h"
+#include "nic/port/memif_port.h"
+
+namespace tripwire {
+namespace {
+
+uint64_t In(uint64_t ns) { return SystemClock().NowNs() + ns; }
+
+std::unique_ptr<Nic> Open(const std::string& path, bool listen) {
+  MemifOptions memif;
+  memif.name = "memif:test";
+  memif.path = path;
+  auto port =
+      listen ? MemifListenerPort::Open(memif) : MemifClientPort::Open(memif);
+  EXPECT_TRUE(port.ok()) << port.status();
+  NicOptions options;
+  options.node = listen ? "server" : "client";
+  options.ports.push_back(std::move(*port));
+  return std::move(*Nic::Open(std::move(options)));
+}
+
+TEST(Connect, NewsFromBeforeItReturnedIsTold) {
+  char directory[] = "/tmp/tripwire-connect-XXXXXX";
+  ASSERT_NE(mkdtemp(directory), nullptr);
+  const std::string path = std::string(directory) + "/sock";
+  {
+    const auto server_nic = Open(path, true);
+    const auto client_nic = Open(path, false);
+    const auto server = server_nic->CreateContext();
+    const auto client = client_nic->CreateContext();
+    ASSERT_TRUE(server->Listen("svc").ok());
+    for (int round = 0; round < 20; ++round) {
+      std::thread accepting([&] {
+        Event event;
+        while (server->Wait({&event, 1}, In(10 * kSecond)) > 0) {
+          if (event.kind != EventKind::kConnectRequest) continue;
+          ASSERT_TRUE(server->Accept(event.link, {}).ok());
+          const uint8_t hello[] = {1, 2, 3};
+          ASSERT_TRUE(server->SendMessage(event.link, hello).ok());
+          if (round % 2 == 0) server->Close(event.link);
+          return;
+        }
+        ADD_FAILURE() << "no connect request";
+      });
+      const auto link = client->Connect("server", "svc", {}, 10 * kSecond);
+      accepting.join();
+      // With a close so soon, the link may be gone before it was seen up.
+      if (round % 2 == 0 && !link.ok()) continue;
+      ASSERT_TRUE(link.ok()) << link.status();
+      Event event;
+      ASSERT_EQ(client->Wait({&event, 1}, In(10 * kSecond)), 1u);
+      EXPECT_EQ(event.kind, EventKind::kMessage) << "and no link-up before it";
+      EXPECT_EQ(client->TakeMessage(*link),
+                (std::vector<uint8_t>{1, 2, 3}));
+      if (round % 2 == 0) {
+        ASSERT_EQ(client->Wait({&event, 1}, In(10 * kSecond)), 1u);
+        EXPECT_EQ(event.kind, EventKind::kLinkDown);
+      } else {
+        client->Close(*link);
+        ASSERT_EQ(server->Wait({&event, 1}, In(10 * kSecond)), 1u);
+        EXPECT_EQ(event.kind, EventKind::kLinkDown);
+      }
+    }
+  }
+  unlink(path.c_str());
+  rmdir(directory);
+}
+
+}  // namespace
+}  // namespace tripwire
