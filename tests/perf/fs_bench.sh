@@ -27,7 +27,7 @@ mkdir "$work"/{local,remote,local-data,remote-data}
 cc -O2 -o "$work/passthrough" "$example" $(pkg-config --cflags --libs fuse3) -w
 "$work/passthrough" -f -o "source=$work/local-data,cache=auto" "$work/local" & pids+=($!)
 port=memif:$work/nic.sock
-"$bin/tw-fsd" --export "bench=$work/remote-data" --port "$port,listen" \
+"$bin/tw-fsd" --export "bench=$work/remote-data,squash=none" --port "$port,listen" \
   --state "$work/state" --node bench 2>"$work/fsd.log" & pids+=($!)
 for _ in $(seq 100); do [ -S "$work/nic.sock" ] && break; sleep 0.05; done
 "$bin/tw-mount" :bench "$work/remote" --port "$port"
