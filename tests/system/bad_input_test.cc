@@ -106,8 +106,8 @@ TEST_F(BadInputTest, OfThePorts) {
       share_.temp().path() + "/" + std::string(120, 'p');
   ExpectOneLine(
       {fsd, "--export", data, "--port", "memif:" + long_path + ",listen"},
-      "long");
-  ExpectOneLine(MountWith("server:data", point_, "memif:" + long_path), "long");
+      "107");
+  ExpectOneLine(MountWith("server:data", point_, "memif:" + long_path), "107");
   ExpectOneLine(MountWith("server:data", point_, "eth:nosuchif0"), "nosuchif0");
   ExpectOneLine(MountWith("server:data", point_, "memif:" + missing), missing);
   // A raw socket needs a privilege that nobody has.

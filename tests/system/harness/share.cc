@@ -88,14 +88,14 @@ void Share::StartServer(const Argv& more, const std::string& export_options) {
   Argv argv = {Program("tw-fsd"),
                "--node",
                "server",
+               "--state-dir",
+               temp_.path() + "/state",
                "--port",
                network_->ServerPort(),
                "--export",
                "data=" + root_ + export_options};
   argv.insert(argv.end(), more.begin(), more.end());
-  SpawnOptions options = network_->ServerNode();
-  options.environment = {"TRIPWIRE_STATE_DIR=" + temp_.path()};
-  server_ = Process(argv, options);
+  server_ = Process(argv, network_->ServerNode());
   // A client of a memif needs its listener; over Ethernet it asks until heard.
   if (network_->HasCable()) return;
   const std::string socket = temp_.path() + "/nic.sock";
