@@ -22,8 +22,8 @@ TEST_P(PosixTest, TheWholeTablePasses) {
                  two.path(), "--origin", share.root()},
                 {.environment = {"GTEST_OUTPUT="}});
   const auto code = table.Wait(400);
-  EXPECT_EQ(code.value_or(-1), 0) << Tail(table.out(), 6000)
-                                  << Tail(table.err());
+  EXPECT_EQ(code.value_or(-1), 0)
+      << Tail(table.out(), 6000) << Tail(table.err());
   EXPECT_TRUE(share.server().Running());
   EXPECT_TRUE(one.process().Running());
   EXPECT_TRUE(two.process().Running());

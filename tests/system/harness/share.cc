@@ -96,11 +96,9 @@ void Share::StartServer(const Argv& more, const std::string& export_options) {
                "data=" + root_ + export_options};
   argv.insert(argv.end(), more.begin(), more.end());
   server_ = Process(argv, network_->ServerNode());
-  // A client of a memif needs its listener; over Ethernet it asks until heard.
-  if (network_->HasCable()) return;
-  const std::string socket = temp_.path() + "/nic.sock";
-  const bool listens = Eventually(20, [&] {
-    return ::access(socket.c_str(), F_OK) == 0 || !server_.Running();
+  const bool listens = Eventually(30, [&] {
+    return server_.err().find("ready: ") != std::string::npos ||
+           !server_.Running();
   });
   if (!listens || !server_.Running()) {
     throw std::runtime_error("tw-fsd does not start: " + server_.err());
