@@ -61,6 +61,7 @@ absl::Status FileSystem::Start(rpc::Client* client) {
 void FileSystem::AttachKernel(KernelCache* kernel) { kernel_.store(kernel); }
 
 void FileSystem::Stop() {
+  stopping_.store(true);
   kernel_.store(nullptr);
   unstable_.Stop();
   if (committer_.joinable()) {

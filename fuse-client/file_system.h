@@ -286,6 +286,7 @@ class FileSystem {
   std::atomic<uint64_t> root_fsid_{0};
   std::atomic<uint64_t> next_state_{1};
   std::atomic<uint64_t> disconnected_at_ns_{0};
+  std::atomic<bool> stopping_{false};
   uint32_t lease_ms_ = 1000;
   uint32_t max_read_ = 0;
   std::atomic<KernelCache*> kernel_{nullptr};

@@ -129,6 +129,7 @@ void FileSystem::RecalledEverything() {
 }
 
 void FileSystem::OnConnection(bool connected, const std::string& why) {
+  if (stopping_.load()) return;
   if (!connected) {
     spdlog::warn("lost the server: {}; calls wait until it is back", why);
     disconnected_at_ns_.store(MonotonicNs());
