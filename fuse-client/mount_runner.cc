@@ -108,35 +108,43 @@ void MountRunner::Run() {
     }
     break;
   }
-  Stop();
+  Unmount();
   waiter.join();
+  Stop();
+}
+
+void MountRunner::Unmount() {
+  if (!session_ || session_->Wait(absl::ZeroDuration())) return;
+  // umount(2) flushes through us, and may wait for a server that is gone: so on a
+  // thread of its own.
+  std::promise<bool> unmounted;
+  std::future<bool> clean = unmounted.get_future();
+  std::thread unmounter(
+      [&] { unmounted.set_value(session_->TryUnmount()); });
+  const auto ready = [&](int seconds) {
+    return clean.wait_for(std::chrono::seconds(seconds)) == std::future_status::ready;
+  };
+  bool answered = ready(5);
+  if (!answered || !clean.get()) {
+    spdlog::warn("{} is in use: taking it away all the same", mountpoint_);
+    if (answered) SyncBefore(mountpoint_, absl::Seconds(3));
+    session_->Detach();
+    session_->Abandon();
+    if (!answered) answered = ready(2);
+  }
+  if (!answered || !session_->Wait(absl::Seconds(2))) {
+    // Threads still wait for a server that does not answer. Nothing more can be
+    // done for them; the process ends, and the kernel tells everyone who still
+    // looks at the mount that it is gone.
+    spdlog::warn("ending while calls wait for the server");
+    spdlog::shutdown();
+    std::_Exit(0);
+  }
+  unmounter.join();
 }
 
 void MountRunner::Stop() {
-  if (session_ && !session_->Wait(absl::ZeroDuration())) {
-    // umount(2) flushes through us, and may wait for a server that is gone: so on a
-    // thread of its own.
-    auto unmounted = std::make_shared<std::promise<bool>>();
-    std::future<bool> clean = unmounted->get_future();
-    std::thread([session = session_.get(), unmounted] {
-      unmounted->set_value(session->TryUnmount());
-    }).detach();
-    constexpr auto kPatience = std::chrono::seconds(5);
-    const bool answered = clean.wait_for(kPatience) == std::future_status::ready;
-    if (!answered || !clean.get()) {
-      spdlog::warn("{} is in use: taking it away all the same", mountpoint_);
-      if (answered) SyncBefore(mountpoint_, absl::Seconds(3));
-      session_->Detach();
-      session_->Abandon();
-    }
-    if (!session_->Wait(absl::Seconds(2))) {
-      // Threads still wait for a server that does not answer. Nobody else can; the
-      // process ends, and the kernel tells everyone else that the mount is gone.
-      spdlog::warn("ending while calls wait for the server");
-      spdlog::shutdown();
-      std::_Exit(0);
-    }
-  }
+  Unmount();
   if (fs_) fs_->Stop();
   session_.reset();
   client_.reset();

@@ -38,6 +38,8 @@ class MountRunner {
   FileSystem& file_system() { return *fs_; }
 
  private:
+  void Unmount();
+
   const MountOptions options_;
   const std::string mountpoint_;
   std::unique_ptr<FileSystem> fs_;
