@@ -190,6 +190,7 @@ class FileSystem {
   };
   Timeouts TimeoutsFor(const Op& op, bool directory, uint32_t attr_ms,
                        uint32_t name_ms) const;
+  static double TrustLeft(uint64_t asked_ns, uint32_t ms);
   void FillStat(const pb::Attr& attr, struct stat* out) const;
   void ReplyEntry(Op& op, Node* parent, std::string_view name);
   bool MakeEntry(Op& op, Node* parent, std::string_view name,

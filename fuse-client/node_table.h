@@ -60,6 +60,8 @@ struct Node {
   // Calls of ours under way that change this object: while there are any, the
   // kernel may hold its lock, and a recall must not wait for that lock.
   std::atomic<int> mutations{0};
+  // Reads of ours under way: pages that the kernel is about to have.
+  std::atomic<int> reads{0};
   // LeaseKeeper's.
   std::atomic<bool> kept{false};
   std::atomic<bool> recently_active{false};

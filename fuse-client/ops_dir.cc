@@ -160,8 +160,7 @@ Node* FileSystem::PlusEntry(const OpenDirectory& dir, Node* node,
   if (!child) return nullptr;
   entry->ino = child->id;
   entry->generation = child->generation;
-  const double age_s = static_cast<double>(MonotonicNs() - dir.fetched_ns) / 1e9;
-  const auto left = [&](uint32_t ms) { return std::max(0.0, ms / 1e3 - age_s); };
+  const auto left = [&](uint32_t ms) { return TrustLeft(dir.fetched_ns, ms); };
   const auto& fixed = child->type == S_IFDIR ? options_.dir_timeout_s
                                              : options_.file_timeout_s;
   entry->attr_timeout = fixed ? *fixed : left(dir.attr_cache_ms);

@@ -44,8 +44,12 @@ OpenFile* FileSystem::MakeOpenFile(const Op& op, Node* node, uint64_t state,
   const bool promised = node->lease_until_ns > MonotonicNs();
   *keep_cache = node->has_pages && node->pages_change != 0 && change != 0 &&
                 (node->pages_change == change || promised);
-  node->has_pages = true;
-  node->pages_change = change;
+  // Otherwise the kernel drops them now; the next read or write brings new ones.
+  if (*keep_cache) {
+    node->pages_change = change;
+  } else {
+    node->has_pages = false;
+  }
   file->next = node->opens;
   if (node->opens) node->opens->prev = file;
   node->opens = file;

@@ -53,7 +53,8 @@ void FileSystem::Recalled(const pb::Recall& recall) {
       if (recall.what() & pb::RECALL_DATA) {
         // Pages of a file nobody has open can wait for the next open. Of an open
         // one, what is read from now on is new.
-        drop_pages = n->has_pages && n->opens != nullptr;
+        drop_pages =
+            n->opens != nullptr && (n->has_pages || n->reads.load() > 0);
         n->pages_change = 0;
         if (drop_pages) n->has_pages = false;
       }
@@ -112,7 +113,7 @@ void FileSystem::RecalledEverything() {
       absl::MutexLock lock(&node.mu);
       node.lease_until_ns = 0;
       node.pages_change = 0;
-      drop_pages = node.has_pages && node.opens != nullptr;
+      drop_pages = node.opens && (node.has_pages || node.reads.load() > 0);
       if (drop_pages) node.has_pages = false;
       if (!names_done && node.parent_id != 0) {
         names.emplace_back(node.parent_id, node.name);

@@ -151,7 +151,7 @@ TEST_P(RecoveryTest, OpenFilesAndLocksSurviveTheServer) {
   share.StartServer();
   Mount mount = share.MountAs(0);
   WriteFile(mount / "kept", "before");
-  UniqueFd kept(::open((mount / "kept").c_str(), O_RDWR));
+  UniqueFd kept(::open((mount / "kept").c_str(), O_RDWR | O_CLOEXEC));
   ASSERT_TRUE(kept);
   struct flock lock {};
   lock.l_type = F_WRLCK;
