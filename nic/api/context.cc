@@ -3,11 +3,13 @@
 
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "nic/api/nic_impl.h"
+#include "nic/base/wire_int.h"
 
 namespace tripwire {
 namespace {
@@ -46,6 +48,7 @@ absl::Status ConnectError(LinkEnd end, const std::string& node,
 }
 
 bool InRange(uint64_t size, uint64_t offset, uint64_t length) {
+  size = std::min(size, Le48::kMax);  // what a frame can name
   return offset <= size && length <= size - offset;
 }
 
@@ -249,6 +252,7 @@ absl::Status Context::Accept(LinkId link,
     return absl::InvalidArgumentError("too much connection data");
   }
   auto lock = impl_.Lock();
+  if (!Owns(link)) return Down();
   if (!impl_.control().connections().Accept(link, private_data)) return Down();
   impl_.driver().NoteWork();
   return absl::OkStatus();
@@ -256,7 +260,7 @@ absl::Status Context::Accept(LinkId link,
 
 void Context::Reject(LinkId link) {
   auto lock = impl_.Lock();
-  impl_.control().connections().Reject(link);
+  if (Owns(link)) impl_.control().connections().Reject(link);
 }
 
 void Context::Close(LinkId id) {
@@ -293,6 +297,11 @@ absl::StatusOr<LinkInfo> Context::Describe(LinkId id) {
   return info;
 }
 
+bool Context::Owns(LinkId id) const {
+  const Link* link = impl_.engine().FindLink(id);
+  return link != nullptr && link->context == id_;
+}
+
 bool Context::IsUp(LinkId id) {
   auto lock = impl_.Lock();
   Link* link = impl_.engine().FindLink(id);
@@ -307,6 +316,7 @@ absl::Status Context::Write(const RemoteAperture& to, uint64_t offset,
     return absl::OutOfRangeError("write beyond the peer's aperture");
   }
   auto lock = impl_.Lock();
+  if (!Owns(to.link)) return Down();
   if (completion != nullptr) {
     completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
   }
@@ -323,6 +333,7 @@ absl::Status Context::Read(const RemoteAperture& from, uint64_t offset,
     return absl::OutOfRangeError("read beyond the peer's aperture");
   }
   auto lock = impl_.Lock();
+  if (!Owns(from.link)) return Down();
   if (completion != nullptr) {
     completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
   }
@@ -335,6 +346,7 @@ absl::Status Context::Read(const RemoteAperture& from, uint64_t offset,
 
 absl::Status Context::Flush(LinkId link, Completion* completion) {
   auto lock = impl_.Lock();
+  if (!Owns(link)) return Down();
   if (completion != nullptr) {
     completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
   }
@@ -349,13 +361,14 @@ absl::Status Context::SendMessage(LinkId link,
     return absl::InvalidArgumentError("a message has at most 1 MiB");
   }
   auto lock = impl_.Lock();
-  if (!impl_.engine().SendMessage(link, message)) return Down();
+  if (!Owns(link) || !impl_.engine().SendMessage(link, message)) return Down();
   impl_.driver().NoteWork();
   return absl::OkStatus();
 }
 
 std::optional<std::vector<uint8_t>> Context::TakeMessage(LinkId link) {
   auto lock = impl_.Lock();
+  if (!Owns(link)) return std::nullopt;
   auto message = impl_.engine().TakeMessage(link);
   impl_.driver().NoteWork();  // frames may have waited for the room
   return message;
@@ -398,8 +411,8 @@ Tripwire Context::Watch(const RemoteAperture& aperture, uint64_t offset,
   entry.outbound = true;
   entry.handle = aperture.name.handle;
   entry.generation = aperture.name.generation;
-  entry.link = aperture.link;
   auto lock = impl_.Lock();
+  if (Owns(aperture.link)) entry.link = aperture.link;  // else: lost already
   Tripwire tripwire;
   tripwire.id_ = impl_.engine().Watch(std::move(entry));
   tripwire.context_ = this;

@@ -210,6 +210,7 @@ class Context {
   friend class Tripwire;
   Context(Nic& nic, uint32_t id);
   size_t TakeEvents(std::span<Event> events);
+  bool Owns(LinkId link) const;  // REQUIRES: the NIC's lock
   Nic& nic_;
   Nic::Impl& impl_;
   const uint32_t id_;

@@ -120,8 +120,10 @@ void Engine::OnFrame(size_t port, Frame& frame) {
     ++counters_.drop_malformed;
     return;
   }
-  // A link never changes its port: its frames are cut for that one.
-  if (port != link->port) {
+  // A link has one peer, and never changes its port: its frames are cut for it.
+  if (port != link->port ||
+      !std::equal(link->remote_mac.bytes.begin(), link->remote_mac.bytes.end(),
+                  view.ethernet->source)) {
     ++counters_.drop_unknown_link;
     return;
   }

@@ -2,11 +2,13 @@
 #ifndef TRIPWIRE_NIC_DATAPATH_ENGINE_H_
 #define TRIPWIRE_NIC_DATAPATH_ENGINE_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <queue>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -248,8 +250,12 @@ class Engine {
   using TimerEntry = std::pair<uint64_t, uint32_t>;  // deadline, link id value
   std::priority_queue<TimerEntry, std::vector<TimerEntry>, std::greater<>>
       timers_;
-  // (remote link, remote epoch) -> ours, to place resets.
-  absl::flat_hash_map<uint64_t, LinkId> by_remote_;
+  // How the peer names a link -> ours, to place resets.
+  using RemoteName = std::tuple<std::array<uint8_t, 6>, uint32_t, uint32_t>;
+  static RemoteName NameAtPeer(const Link& link) {
+    return {link.remote_mac.bytes, link.remote_link, link.remote_epoch};
+  }
+  absl::flat_hash_map<RemoteName, LinkId> by_remote_;
 };
 
 }  // namespace tripwire

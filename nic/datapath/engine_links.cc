@@ -99,7 +99,7 @@ void Engine::OpenLink(Link& link) {
   link.state = LinkState::kOpen;
   link.heard_ns = now_ns_;
   link.probe_at = now_ns_ + options_.keepalive_ns;
-  by_remote_[(uint64_t{link.remote_link} << 32) | link.remote_epoch] = link.id;
+  by_remote_[NameAtPeer(link)] = link.id;
   ++counters_.links_up;
   Schedule(link);
 }
@@ -114,8 +114,7 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
     if (why != LinkEnd::kClosedHere && why != LinkEnd::kClosedByPeer) {
       ++counters_.links_lost;
     }
-    auto it = by_remote_.find((uint64_t{link.remote_link} << 32) |
-                              link.remote_epoch);
+    auto it = by_remote_.find(NameAtPeer(link));
     if (it != by_remote_.end() && it->second == link.id) by_remote_.erase(it);
   }
   DropEarly(link);

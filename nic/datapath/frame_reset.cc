@@ -16,10 +16,10 @@ void Engine::SendReset(size_t port, PathId path, const MacAddress& to,
 // The peer knows nothing of the link named as our frames name it.
 void Engine::OnReset(const wire::FrameView& view) {
   const auto& body = view.body<wire::ResetPayload>();
-  auto it = by_remote_.find((uint64_t{body.link.get()} << 32) |
-                            body.epoch.get());
+  auto it = by_remote_.find(
+      {view.source().bytes, body.link.get(), body.epoch.get()});
   Link* link = it == by_remote_.end() ? nullptr : FindLink(it->second);
-  if (link == nullptr || link->remote_mac != view.source()) {
+  if (link == nullptr) {
     ++counters_.drop_unknown_link;
     return;
   }

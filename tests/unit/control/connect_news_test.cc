@@ -29,6 +29,49 @@ std::unique_ptr<Nic> Open(const std::string& path, bool listen) {
   return std::move(*Nic::Open(std::move(options)));
 }
 
+// Two contexts of one NIC: what is one's, the other cannot use.
+TEST(Contexts, CannotUseEachOthersLinks) {
+  char directory[] = "/tmp/tripwire-connect-XXXXXX";
+  ASSERT_NE(mkdtemp(directory), nullptr);
+  const std::string path = std::string(directory) + "/sock";
+  {
+    const auto server_nic = Open(path, true);
+    const auto client_nic = Open(path, false);
+    const auto server = server_nic->CreateContext();
+    const auto client = client_nic->CreateContext();
+    const auto other = client_nic->CreateContext();
+    ASSERT_TRUE(server->Listen("svc").ok());
+    const LinkId link = client->StartConnect("server", "svc", {});
+    Event event;
+    ASSERT_EQ(server->Wait({&event, 1}, In(10 * kSecond)), 1u);
+    ASSERT_TRUE(server->Accept(event.link, {}).ok());
+    ASSERT_EQ(client->Wait({&event, 1}, In(10 * kSecond)), 1u);
+    ASSERT_EQ(event.kind, EventKind::kLinkUp);
+
+    std::vector<uint8_t> memory(64);
+    const Aperture aperture = server->Export(memory, Access::kAny);
+    const RemoteAperture remote = client->Import(link, aperture.name());
+    const std::vector<uint8_t> data(8, 1);
+    std::vector<uint8_t> into(8);
+    Completion read, flush;
+    EXPECT_FALSE(other->Write(remote, 0, data).ok());
+    EXPECT_FALSE(other->Read(remote, 0, into, &read).ok());
+    EXPECT_FALSE(other->Flush(link, &flush).ok());
+    EXPECT_FALSE(other->SendMessage(link, data).ok());
+    EXPECT_FALSE(other->TakeMessage(link).has_value());
+    EXPECT_FALSE(other->Describe(link).ok());
+    EXPECT_FALSE(other->IsUp(link));
+    other->Close(link);
+    EXPECT_TRUE(client->IsUp(link));
+    EXPECT_TRUE(client->Flush(link, &flush).ok());
+    EXPECT_TRUE(client_nic->WaitUntil([&] { return flush.done(); },
+                                      In(10 * kSecond)));
+    EXPECT_EQ(memory, std::vector<uint8_t>(64));
+  }
+  unlink(path.c_str());
+  rmdir(directory);
+}
+
 TEST(Connect, NewsFromBeforeItReturnedIsTold) {
   char directory[] = "/tmp/tripwire-connect-XXXXXX";
   ASSERT_NE(mkdtemp(directory), nullptr);

@@ -315,6 +315,39 @@ TEST_F(HostileFrames, OnlyWhoSawTheLinkCanResetIt) {
   EXPECT_EQ(events[0].end, LinkEnd::kPeerRestarted);
 }
 
+TEST_F(HostileFrames, ALinkHearsOnlyItsPeer) {
+  Bytes frame = peer_.Frame(peer_.Header(wire::kWrite),
+                            WriteBody(aperture_, 0, Bytes(8, 0xff)));
+  frame[11] ^= 1;  // another source
+  peer_.Send(frame);
+  EXPECT_TRUE(Untouched());
+  EXPECT_EQ(peer_.counters().drop_unknown_link, 1u);
+  ExpectWorks();
+}
+
+// Two peers may choose the same name and epoch; each resets only its own.
+TEST_F(HostileFrames, APeerWithTheSameNamesResetsOnlyItsOwnLink) {
+  wire::FrameHeader header{};
+  header.version = wire::kVersion;
+  header.type = wire::kConnect;
+  const std::string body = peer_.ConnectBody().SerializeAsString();
+  Bytes connect = peer_.Frame(header, Bytes(body.begin(), body.end()));
+  connect[11] ^= 1;
+  peer_.Send(connect);
+  const auto requests = peer_.Events();
+  ASSERT_EQ(requests.size(), 1u);
+  ASSERT_TRUE(peer_.connections().Accept(requests[0].link, {}));
+  wire::ResetPayload reset;
+  reset.link = ScriptedPeer::kLink;
+  reset.epoch = ScriptedPeer::kEpoch;
+  header.type = wire::kReset;
+  peer_.Send(peer_.Frame(header, BytesOf(reset)));
+  const auto events = peer_.Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].link, peer_.link());
+  EXPECT_EQ(peer_.engine().FindLink(requests[0].link)->state, LinkState::kOpen);
+}
+
 TEST_F(HostileFrames, AResetIsNeverAnswered) {
   wire::FrameHeader header{};
   header.version = wire::kVersion;
