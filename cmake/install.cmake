@@ -34,6 +34,8 @@ foreach(target ${installed_targets})
     string(APPEND pc_libraries " -l${target}")
   endif()
 endforeach()
+# Found from where the file lies, so that `cmake --install --prefix` may move it.
+file(RELATIVE_PATH pc_to_prefix "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
 configure_file(cmake/tripwire.pc.in ${PROJECT_BINARY_DIR}/tripwire.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/tripwire.pc
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT library)
