@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The tw program beside running servers and mounts.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <string>
+
+#include "tests/system/harness/share.h"
+#include "tests/system/harness/tree.h"
+
+namespace tripwire::systest {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class ToolsTest : public ::testing::TestWithParam<Wire> {
+ protected:
+  ToolsTest() { share_.StartServer(); }
+  Result Tw(Argv arguments, bool with_port) {
+    arguments.insert(arguments.begin(), Program("tw"));
+    if (with_port) {
+      arguments.push_back("--port");
+      arguments.push_back(share_.network().ClientPort(1));
+    }
+    return Execute(arguments, 40, share_.network().ClientNode(1));
+  }
+  Share share_{GetParam(), 2};
+};
+
+TEST_P(ToolsTest, LsNamesNodesAndServices) {
+  const Result plain = Tw({"ls"}, true);
+  EXPECT_EQ(plain.exit_code, 0) << plain.err;
+  EXPECT_THAT(plain.out, HasSubstr("server"));
+  EXPECT_THAT(plain.out, HasSubstr("fs"));
+  const Result json = Tw({"ls", "--json"}, true);
+  EXPECT_EQ(json.exit_code, 0) << json.err;
+  EXPECT_THAT(json.out, HasSubstr("\"node\":\"server\""));
+  EXPECT_THAT(json.out, HasSubstr("\"services\":[\"fs\"]"));
+}
+
+TEST_P(ToolsTest, PingTimesEachAnswer) {
+  const Result result = Tw({"ping", "server", "-c", "3"}, true);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 3)
+      << result.out;
+  const Result nobody = Tw({"ping", "nobody", "-W", "0.5"}, true);
+  EXPECT_EQ(nobody.exit_code, 1);
+  EXPECT_THAT(nobody.err, HasSubstr("nobody"));
+}
+
+TEST_P(ToolsTest, StatShowsEveryProgramAndForgetsTheDead) {
+  Mount mount = share_.MountAs(0);
+  WriteFile(mount / "file", "text");
+  const Result json = Tw({"stat", "--json"}, false);
+  EXPECT_EQ(json.exit_code, 0) << json.err;
+  EXPECT_THAT(json.out, HasSubstr("\"program\":\"tw-fsd\""));
+  EXPECT_THAT(json.out, HasSubstr("\"program\":\"tw-mount\""));
+  EXPECT_THAT(json.out, HasSubstr("\"tripwires_fired\":"));
+  EXPECT_THAT(json.out, Not(HasSubstr("\"rx_frames\":0,")));
+  EXPECT_EQ(Tw({"stat", "--brief"}, false).exit_code, 0);
+  EXPECT_THAT(Tw({"stat", "tw-fsd"}, false).out, Not(HasSubstr("tw-mount")));
+  share_.CrashServer();
+  EXPECT_THAT(Tw({"stat"}, false).out, Not(HasSubstr("tw-fsd")));
+  EXPECT_EQ(mount.Stop(), 0);
+  EXPECT_EQ(Tw({"stat"}, false).exit_code, 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Over, ToolsTest, ::testing::Values(Wire::kMemif, Wire::kEth, Wire::kXdp),
+    [](const auto& info) { return std::string(Name(info.param)); });
+
+}  // namespace
+}  // namespace tripwire::systest
