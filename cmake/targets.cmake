@@ -85,9 +85,8 @@ function(tripwire_register_test name labels timeout)
     "GTEST_OUTPUT=xml:${PROJECT_BINARY_DIR}/results/${name}.xml"
     ${tripwire_sanitizer_environment})
   foreach(label ${labels})
-    if(label MATCHES "^(system|posix|perf)$")
-      # They measure, mount, and start many processes: alone on the machine.
-      set_property(TEST ${name} PROPERTY RUN_SERIAL TRUE)
+    if(label STREQUAL "perf")
+      set_property(TEST ${name} PROPERTY RUN_SERIAL TRUE)  # they measure
     endif()
     if(TARGET ${label}_tests AND TARGET ${name})
       add_dependencies(${label}_tests ${name})
