@@ -81,6 +81,8 @@ timeout 60 "$work/build/ping"
 pc=$(find "$prefix" -name tripwire.pc -printf '%h')
 export PKG_CONFIG_PATH=$pc
 [[ $(pkg-config --modversion tripwire) == 0.1.0 ]]
+# Nothing from where the library may be installed already.
+[[ $(pkg-config --cflags tripwire) == *"$prefix"* || $(pkg-config --cflags tripwire) == *"$pc"* ]]
 # shellcheck disable=SC2046
 c++ "$work/ping.cc" -o "$work/ping" $(pkg-config --cflags --libs tripwire)
 timeout 60 "$work/ping"
