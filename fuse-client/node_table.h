@@ -34,6 +34,8 @@ struct Identity {
 struct Node {
   // Kernel lookups plus our own references; only NodeTable changes it.
   std::atomic<uint64_t> refs{0};
+  // The kernel's alone: while it is not 0, the kernel knows the node, or is about to.
+  std::atomic<uint64_t> lookups{0};
   uint64_t id = 0;           // FUSE nodeid
   uint32_t generation = 0;   // a slot's life; ids are reused, pairs are not
   uint32_t type = 0;
@@ -87,8 +89,6 @@ class NodeRef {
   NodeRef& operator=(NodeRef&& other) noexcept;
   ~NodeRef();
   Node* get() const { return node_; }
-  // Lets go without giving the reference back: it is somebody else's now.
-  void Release() { node_ = nullptr; }
   Node* operator->() const { return node_; }
   explicit operator bool() const { return node_ != nullptr; }
 

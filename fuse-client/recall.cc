@@ -60,14 +60,17 @@ void FileSystem::Recalled(const pb::Recall& recall) {
       }
     }
     bool known = kernel->ForgetAttributes(id);
-    // A reply that the kernel has but not yet taken in: it will in a moment.
-    for (int i = 0; !known && i < 20 && n->refs.load() > 1; ++i) {
+    // A new object, of which the kernel has our answer but has not yet taken it in:
+    // it will in a moment, and what it will believe is not true any more.
+    while (!known && n->lookups.load() > 0 && MonotonicNs() < give_up_ns) {
       absl::SleepFor(absl::Milliseconds(1));
       known = kernel->ForgetAttributes(id);
     }
   }
   if (drop_pages) {
-    invalidator_.Run([this, shared, id] { ForgetPages(id); }, give_up);
+    if (!invalidator_.Run([this, shared, id] { ForgetPages(id); }, give_up)) {
+      spdlog::debug("pages of {} take long to go ({} writes of ours)", id, n->mutations.load());
+    }
   }
   if (recall.what() & pb::RECALL_NAMES) {
     const bool locked = n->mutations.load() > 0;

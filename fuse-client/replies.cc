@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "fuse-client/op.h"
+#include "spdlog/spdlog.h"
 
 namespace tripwire::fuse {
 namespace {
@@ -120,6 +121,7 @@ void FileSystem::Observe(Asked asked, Node* node, const pb::Attr& attr,
     }
   }
   if (!stale) return;
+  spdlog::debug("pages of {} were stale: cause {}", node->id, static_cast<int>(cause));
   if (cause == Cause::kLook) {
     // The kernel will not take in the attributes of an answer that was under way
     // meanwhile; it asks once more.
