@@ -107,6 +107,7 @@ absl::Status RingReceiver::WaitReadable(uint64_t bytes, uint64_t deadline_ns) {
 }
 
 void RingReceiver::Peek(uint64_t offset, std::span<uint8_t> into) const {
+  if (into.empty()) return;  // it may have no address
   const uint8_t* data = memory_.data() + sizeof(RingBlock);
   const uint64_t at = (head_ + offset) % capacity_;
   const size_t first = std::min<uint64_t>(into.size(), capacity_ - at);

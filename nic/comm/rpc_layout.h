@@ -103,6 +103,7 @@ constexpr uint64_t ReplyAreaBytes(uint32_t slots, uint32_t notify_slots,
 // Copies memory that a peer may be writing, exactly once: the compiler must not
 // go back to the source after the copy was checked.
 inline void CopyOnce(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;  // nothing may have no address
   std::memcpy(to, from, bytes);
   asm volatile("" ::: "memory");
 }

@@ -93,7 +93,8 @@ uint32_t Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
                             uint8_t* out) {
   uint8_t type = op.type;
   OpStatus status = op.status;
-  const uint8_t* source = op.data + offset;
+  // A read or a fence has no data of its own.
+  const uint8_t* source = op.data == nullptr ? nullptr : op.data + offset;
   if (type == wire::kReadResponse) {
     // Looked up for every frame, also when it is sent again: the aperture may
     // have been revoked meanwhile.

@@ -46,7 +46,7 @@ std::vector<uint8_t> Build(uint8_t type, size_t payload_bytes, bool checksum,
 // sees any look beyond.
 ParseResult ParseExactly(const std::vector<uint8_t>& frame, size_t length) {
   std::unique_ptr<uint8_t[]> copy(new uint8_t[length]);
-  std::memcpy(copy.get(), frame.data(), length);
+  if (length > 0) std::memcpy(copy.get(), frame.data(), length);
   FrameView view;
   return Parse({copy.get(), length}, &view);
 }
