@@ -76,7 +76,7 @@ TEST_F(RecallTest, ASilentHolderDelaysOthersNoLongerThanItsLease) {
   auto f = a->Create(a->root(), "f", 1);
   std::promise<void> never;
   auto gate = never.get_future().share();
-  b->on_notice = [&](const pb::Notice&) { gate.wait(); };
+  b->on_notice = [gate](const pb::Notice&) { gate.wait(); };
   ASSERT_EQ(b->GetAttr(f.reply.handle()).error(), 0);
   EXPECT_EQ(a->Write(f.reply.handle(), 1, 0, "x").error(), 0);
   never.set_value();
