@@ -112,6 +112,7 @@ void NodeTable::Recycle(Node* node) {
     node->has_pages = false;
     node->locks.reset();
     node->lookups.store(0);
+    node->attributes_given.store(true);
   }
   live_.fetch_sub(1, std::memory_order_relaxed);
   absl::MutexLock lock(&free_mu_);

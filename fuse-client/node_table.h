@@ -62,6 +62,10 @@ struct Node {
   // Calls of ours under way that change this object: while there are any, the
   // kernel may hold its lock, and a recall must not wait for that lock.
   std::atomic<int> mutations{0};
+  // The kernel was given attributes to believe since it was last told to forget them.
+  // Telling it needlessly is worse than useless: it then ignores an answer to GETATTR
+  // that is just under way, and reads by an old size. Set under RecallLog::gate.
+  std::atomic<bool> attributes_given{true};
   // Reads of ours under way: pages that the kernel is about to have.
   std::atomic<int> reads{0};
   // LeaseKeeper's.

@@ -122,6 +122,7 @@ int FileSystem::StatX(const fuse_ctx& caller, fuse_ino_t ino, pb::Attr* attr,
   absl::ReaderMutexLock gate(&recalls_.gate);
   *timeout_s = TimeoutsFor(op, node->type == S_IFDIR, op.reply.attr_cache_ms(), 0).attr;
   if (recalls_.RecalledSince(op.recalls_before, node->Handle())) *timeout_s = 0;
+  node->attributes_given.store(true);
   return 0;
 }
 

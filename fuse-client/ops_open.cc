@@ -183,6 +183,7 @@ void FileSystem::Create(fuse_req_t req, fuse_ino_t parent, const char* name,
     if (recalls_.RecalledSince(op.recalls_before, dir->Handle())) {
       entry.entry_timeout = 0;
     }
+    node->attributes_given.store(true);
     sent = fuse_reply_create(req, &entry, fi);
   }
   if (sent != 0) {
@@ -218,6 +219,7 @@ FileSystem::TmpFileResult FileSystem::TmpFile(const fuse_ctx& caller,
   bool keep_cache = false;
   OpenFile* file = MakeOpenFile(op, node, state, flags, &keep_cache);
   result.fh = reinterpret_cast<uint64_t>(file);
+  node->attributes_given.store(true);
   return result;
 }
 

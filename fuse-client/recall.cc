@@ -59,7 +59,8 @@ void FileSystem::Recalled(const pb::Recall& recall) {
         if (drop_pages) n->has_pages = false;
       }
     }
-    bool known = kernel->ForgetAttributes(id);
+    const bool given = n->attributes_given.exchange(false);
+    bool known = !given || kernel->ForgetAttributes(id);
     // A new object, of which the kernel has our answer but has not yet taken it in:
     // it will in a moment, and what it will believe is not true any more.
     while (!known && n->lookups.load() > 0 && MonotonicNs() < give_up_ns) {

@@ -194,6 +194,7 @@ void FileSystem::ReplyEntry(Op& op, Node* parent, std::string_view name) {
     if (recalls_.RecalledSince(op.recalls_before, parent->Handle())) {
       entry.entry_timeout = 0;
     }
+    if (entry.attr_timeout > 0) node->attributes_given.store(true);
     sent = fuse_reply_entry(op.req, &entry);
   }
   if (sent != 0) nodes_.Forget(entry.ino, 1);  // nobody took it
@@ -212,6 +213,7 @@ void FileSystem::ReplyAttr(Op& op, Node* node) {
   double timeout =
       TimeoutsFor(op, node->type == S_IFDIR, reply.attr_cache_ms(), 0).attr;
   if (recalls_.RecalledSince(op.recalls_before, handle)) timeout = 0;
+  if (timeout > 0) node->attributes_given.store(true);
   fuse_reply_attr(op.req, &st, timeout);
 }
 
