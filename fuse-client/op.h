@@ -3,7 +3,6 @@
 #define TRIPWIRE_FUSE_CLIENT_OP_H_
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <string>
 
@@ -11,28 +10,16 @@
 
 namespace tripwire::fuse {
 
-// Counts something under way.
-class Counted {
+// While one exists, the node is being changed by a call of ours.
+class Mutating {
  public:
-  explicit Counted(std::atomic<int>* count) : count_(count) { count_->fetch_add(1); }
-  ~Counted() { count_->fetch_sub(1); }
-  Counted(const Counted&) = delete;
-  Counted& operator=(const Counted&) = delete;
+  explicit Mutating(Node* node) : node_(node) { node_->mutations.fetch_add(1); }
+  ~Mutating() { node_->mutations.fetch_sub(1); }
+  Mutating(const Mutating&) = delete;
+  Mutating& operator=(const Mutating&) = delete;
 
  private:
-  std::atomic<int>* const count_;
-};
-
-// While one exists, the node is being changed by a call of ours.
-class Mutating : public Counted {
- public:
-  explicit Mutating(Node* node) : Counted(&node->mutations) {}
-};
-
-// While one exists, data of the node is on its way to the kernel's pages.
-class Reading : public Counted {
- public:
-  explicit Reading(Node* node) : Counted(&node->reads) {}
+  Node* const node_;
 };
 
 // One file operation under way: its call, its caller and what a repetition needs.

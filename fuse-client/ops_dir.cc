@@ -169,7 +169,6 @@ Node* FileSystem::PlusEntry(const OpenDirectory& dir, Node* node,
   if (recalls_.RecalledSince(dir.recalls_before, listed.handle())) {
     entry->attr_timeout = 0;
   }
-  child->attributes_given.store(true);
   return child;
 }
 

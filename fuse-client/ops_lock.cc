@@ -102,13 +102,6 @@ int FileSystem::CallLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock,
   op.frame.unbounded = wait;
   const int error = op.Call();
   if (error == 0) RecordLock(file, lock);
-  if (error == 0 && lock.type() != pb::LOCK_TYPE_UNLOCK) {
-    // As in NFS: whoever has just got a lock looks at the file afresh. Nobody is
-    // reading it under this lock yet whose look we could spoil.
-    if (KernelCache* kernel = kernel_.load()) {
-      kernel->ForgetAttributes(file->node->id);
-    }
-  }
   return error;
 }
 

@@ -8,7 +8,6 @@
 #include <cmath>
 
 #include "fuse-client/op.h"
-#include "spdlog/spdlog.h"
 
 namespace tripwire::fuse {
 namespace {
@@ -121,7 +120,6 @@ void FileSystem::Observe(Asked asked, Node* node, const pb::Attr& attr,
     }
   }
   if (!stale) return;
-  spdlog::debug("pages of {} were stale: cause {}", node->id, static_cast<int>(cause));
   if (cause == Cause::kLook) {
     // The kernel will not take in the attributes of an answer that was under way
     // meanwhile; it asks once more.
@@ -194,7 +192,6 @@ void FileSystem::ReplyEntry(Op& op, Node* parent, std::string_view name) {
     if (recalls_.RecalledSince(op.recalls_before, parent->Handle())) {
       entry.entry_timeout = 0;
     }
-    if (entry.attr_timeout > 0) node->attributes_given.store(true);
     sent = fuse_reply_entry(op.req, &entry);
   }
   if (sent != 0) nodes_.Forget(entry.ino, 1);  // nobody took it
@@ -213,7 +210,6 @@ void FileSystem::ReplyAttr(Op& op, Node* node) {
   double timeout =
       TimeoutsFor(op, node->type == S_IFDIR, reply.attr_cache_ms(), 0).attr;
   if (recalls_.RecalledSince(op.recalls_before, handle)) timeout = 0;
-  if (timeout > 0) node->attributes_given.store(true);
   fuse_reply_attr(op.req, &st, timeout);
 }
 
