@@ -64,6 +64,11 @@ class RpcTest : public ::testing::Test {
     client_ = *std::move(client);
     return absl::OkStatus();
   }
+  // The callbacks of both name locals of the test, and are called to the end.
+  void Stop() {
+    client_.reset();
+    server_.reset();
+  }
   absl::Status Ask(const std::string& question, std::string* answer,
                    uint64_t timeout_ns = kNever, CancelToken* token = nullptr) {
     Request request;
@@ -102,6 +107,7 @@ TEST_F(RpcTest, AnswersComeToTheCallsTheyBelongTo) {
   }
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0);
+  Stop();
 }
 
 TEST_F(RpcTest, BulkDataGoesBothWays) {
@@ -164,6 +170,7 @@ TEST_F(RpcTest, AHandlerThatBlocksDoesNotHoldUpOthers) {
   waiter.join();
   EXPECT_EQ(first, "wait");
   EXPECT_EQ(second, "go");
+  Stop();
 }
 
 TEST_F(RpcTest, ACallMayBeAnsweredLaterFromAnyThread) {
@@ -197,6 +204,7 @@ TEST_F(RpcTest, ACallMayBeAnsweredLaterFromAnyThread) {
   }
   taken.front().Reply(View("at last"));
   caller.join();
+  Stop();
 }
 
 TEST_F(RpcTest, ADroppedCallIsAborted) {
@@ -248,6 +256,7 @@ TEST_F(RpcTest, ATimeoutTellsTheServerAndFreesTheSlot) {
     ASSERT_TRUE(Ask("again", &answer).ok());
     EXPECT_EQ(answer, "again");
   }
+  Stop();
 }
 
 TEST_F(RpcTest, ACancelledCallReturnsWhatBecameOfIt) {
@@ -270,6 +279,7 @@ TEST_F(RpcTest, ACancelledCallReturnsWhatBecameOfIt) {
   // Cancelled beforehand: never sent.
   EXPECT_EQ(Ask("lock", &answer, kNever, &token).code(),
             absl::StatusCode::kCancelled);
+  Stop();
 }
 
 TEST_F(RpcTest, ManyAsynchronousCallsMoreThanSlots) {
@@ -291,6 +301,7 @@ TEST_F(RpcTest, ManyAsynchronousCallsMoreThanSlots) {
   }
   all.Wait();
   EXPECT_EQ(right, kCalls);
+  Stop();
 }
 
 TEST_F(RpcTest, AsynchronousCallsTimeOut) {
@@ -314,6 +325,7 @@ TEST_F(RpcTest, AsynchronousCallsTimeOut) {
   std::vector<Call> taken;
   std::lock_guard lock(mutex);
   std::swap(taken, parked);
+  Stop();
 }
 
 TEST_F(RpcTest, NotificationsComeInOrderAndAreAnswered) {
@@ -344,6 +356,7 @@ TEST_F(RpcTest, NotificationsComeInOrderAndAreAnswered) {
   for (int i = 0; i < kCount; ++i) {
     EXPECT_EQ(heard[static_cast<size_t>(i)], std::to_string(i));
   }
+  Stop();
 }
 
 TEST_F(RpcTest, TheGreetingIsAnsweredAndMayBeRefused) {
@@ -376,6 +389,7 @@ TEST_F(RpcTest, TheGreetingIsAnsweredAndMayBeRefused) {
   client_.reset();
   gone.Wait();
   EXPECT_EQ(closed, opened);
+  Stop();
 }
 
 TEST_F(RpcTest, NobodyThereIsSaidClearly) {
@@ -407,6 +421,7 @@ TEST_F(RpcTest, AnExpelledClientHearsWhyAndStaysOut) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("you know why"));
   EXPECT_EQ(opened, 1);
+  Stop();
 }
 
 // Counts how often each call ran.
@@ -472,6 +487,7 @@ TEST_F(RpcTest, CallsRideThroughACutWireAndRunOnce) {
   for (auto& caller : callers) caller.join();
   EXPECT_EQ(wrong, 0);
   EXPECT_EQ(opened, 1);
+  Stop();
 }
 
 TEST_F(RpcTest, ATimeoutPassesEvenWithoutALink) {
@@ -537,6 +553,7 @@ TEST_F(RpcTest, AServerRestartIsRecoveredFrom) {
   EXPECT_EQ(recovered, 1);
   std::lock_guard lock(mutex);
   EXPECT_THAT(order, ElementsAre("reclaim", "stuck"));
+  Stop();
 }
 
 TEST_F(RpcTest, ARestoredReplyAnswersTheRepeatedCall) {
@@ -570,6 +587,7 @@ TEST_F(RpcTest, ARestoredReplyAnswersTheRepeatedCall) {
   EXPECT_EQ(runs, 0);
   ASSERT_TRUE(Ask("next", &answer).ok());
   EXPECT_EQ(answer, "next");
+  Stop();
 }
 
 TEST_F(RpcTest, ClosingTheClientCancelsItsCalls) {
@@ -592,6 +610,7 @@ TEST_F(RpcTest, ClosingTheClientCancelsItsCalls) {
   std::vector<Call> taken;
   std::lock_guard lock(mutex);
   std::swap(taken, parked);
+  Stop();
 }
 
 TEST_F(RpcTest, TwoServersOfOneNameOnOneNicAreRefused) {
