@@ -12,8 +12,6 @@ constexpr size_t kBurst = 32;
 constexpr uint64_t kServiceNs = 5 * kMillisecond;
 // How soon a sleeper looks again at a port that had no room.
 constexpr uint64_t kRetryNs = 200 * kMicrosecond;
-// Early frames held for all links together; they are the ports' buffers.
-constexpr uint32_t kMaxHeldFrames = 2048;
 constexpr uint16_t kPressedCredit = 32;
 
 }  // namespace

@@ -2,11 +2,6 @@
 #include "nic/datapath/engine.h"
 
 namespace tripwire {
-namespace {
-
-constexpr size_t kMaxQueuedAnswers = 4096;  // see frame_read.cc
-
-}  // namespace
 
 bool Engine::Flush(LinkId id, Completion* completion) {
   Link* link = FindLink(id);

@@ -5,13 +5,6 @@
 #include "nic/datapath/place.h"
 
 namespace tripwire {
-namespace {
-
-// Answers one link may have queued here; beyond that its requests wait, so a peer
-// cannot make this side remember without bound.
-constexpr size_t kMaxQueuedAnswers = 4096;
-
-}  // namespace
 
 bool Engine::Read(LinkId id, const ApertureName& from, uint64_t offset,
                   std::span<uint8_t> into, Completion* completion) {

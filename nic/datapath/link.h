@@ -22,6 +22,11 @@ namespace tripwire {
 // Frames a sender may have outstanding, and a receiver may hold early: what one
 // acknowledgement's bitmap can describe.
 inline constexpr uint32_t kWindowFrames = 256;
+// Early frames held for all links together; they are the ports' buffers.
+inline constexpr uint32_t kMaxHeldFrames = 2048;
+// Answers one link may have queued here; beyond that its requests wait, so a peer
+// cannot make this side remember without bound.
+inline constexpr size_t kMaxQueuedAnswers = 4096;
 
 // An operation on its way out: one or more frames with consecutive sequence
 // numbers, produced when there is room for them and again if they are lost.

@@ -7,7 +7,6 @@ namespace {
 
 // How long an acknowledgement may wait for a frame to ride on.
 constexpr uint64_t kAckDelayNs = 500 * kMicrosecond;
-constexpr uint32_t kMaxHeldFrames = 2048;
 
 }  // namespace
 
