@@ -12,17 +12,27 @@ namespace tripwire {
 
 namespace place_internal {
 
+// The order comes from fences; ThreadSanitizer, which does not know fences, is
+// told by the stores and loads themselves.
+#if defined(ABSL_HAVE_THREAD_SANITIZER)
+inline constexpr int kStoreOrder = __ATOMIC_RELEASE;
+inline constexpr int kLoadOrder = __ATOMIC_ACQUIRE;
+#else
+inline constexpr int kStoreOrder = __ATOMIC_RELAXED;
+inline constexpr int kLoadOrder = __ATOMIC_RELAXED;
+#endif
+
 template <typename T>
 inline void StoreWord(uint8_t* to, const uint8_t* from) {
   T word;
   std::memcpy(&word, from, sizeof word);
-  __atomic_store_n(reinterpret_cast<T*>(to), word, __ATOMIC_RELAXED);
+  __atomic_store_n(reinterpret_cast<T*>(to), word, kStoreOrder);
 }
 
 template <typename T>
 inline void LoadWord(uint8_t* to, const uint8_t* from) {
   const T word =
-      __atomic_load_n(reinterpret_cast<const T*>(from), __ATOMIC_RELAXED);
+      __atomic_load_n(reinterpret_cast<const T*>(from), kLoadOrder);
   std::memcpy(to, &word, sizeof word);
 }
 
