@@ -14,7 +14,8 @@ FileSystem::FileSystem(FsOptions options)
       unstable_(&nodes_, &buffers_, options_.unstable_bytes),
       lease_keeper_(
           &nodes_, [this](Node& node) { RenewLease(node); },
-          [this](Node& node) { ForgetPages(node.id); }) {}
+          [this](Node& node) { DropPages(node); },
+          [this](Node& node) { DropLapsedPages(node); }) {}
 
 FileSystem::~FileSystem() { Stop(); }
 

@@ -190,6 +190,8 @@ class FileSystem {
   };
   Timeouts TimeoutsFor(const Op& op, bool directory, uint32_t attr_ms,
                        uint32_t name_ms) const;
+  // Until when, counted from the call, we trust what the server promised for `ms`.
+  static uint64_t TrustedNs(uint32_t ms);
   static double TrustLeft(uint64_t asked_ns, uint32_t ms);
   void FillStat(const pb::Attr& attr, struct stat* out) const;
   void ReplyEntry(Op& op, Node* parent, std::string_view name);
@@ -209,12 +211,16 @@ class FileSystem {
   };
   void Observe(Asked asked, Node* node, const pb::Attr& attr, uint32_t cache_ms,
                Cause cause, uint64_t pre_change = 0);
-  void RenewLease(Node& node);
 
-  void ForgetPages(uint64_t node_id) {
-    if (KernelCache* kernel = kernel_.load()) kernel->ForgetPages(node_id);
-  }
-  void ForgetPagesLater(Node* node);
+  // --- pages (observe.cc). All of these may wait for reads and writes of ours that
+  // are under way, so none may be called by who answers those.
+  void RenewLease(Node& node);
+  // A lock was granted and its holder does not know it yet. May make a call.
+  void Revalidate(Node& node);
+  void DropLapsedPages(Node& node);
+  void DropPages(Node& node);
+  void ForgetPages(uint64_t node_id);
+  void ForgetPagesLater(Node* node);  // this one does not wait
 
   // --- files (ops_file.cc)
   uint64_t NextState() { return next_state_.fetch_add(1); }

@@ -38,7 +38,7 @@ void LeaseKeeper::Run() {
     {
       absl::MutexLock lock(&mu_);
       mu_.Await(absl::Condition(&has_work));
-      mu_.AwaitWithTimeout(absl::Condition(&stop_), absl::Milliseconds(lease_ms_ / 3));
+      mu_.AwaitWithTimeout(absl::Condition(&stop_), absl::Milliseconds(lease_ms_ / 5));
       if (stop_) return;
     }
     Round();
@@ -55,26 +55,28 @@ void LeaseKeeper::Round() {
     return file->recently_active.exchange(false);
   });
   std::vector<NodeRef> kept;
-  const uint64_t margin_ns = lease_ms_ * kMillisecond / 2;
+  const uint64_t margin_ns = lease_ms_ * kMillisecond * 2 / 5;
   for (NodeRef& file : files) {
     {
       absl::MutexLock lock(&mu_);
       if (stop_) return;
     }
-    bool is_open, ends_soon;
+    bool is_open, has_pages, ends_soon;
     {
       absl::MutexLock lock(&file->mu);
       is_open = file->opens != nullptr;
+      has_pages = file->has_pages;
       ends_soon = file->lease_until_ns < SystemClock().NowNs() + margin_ns;
     }
     if (!is_open || kept.size() >= kMost) {
       file->kept.store(false);
       // Opened or read just now: Active has seen it kept and relied on that.
-      if (is_open && !file->recently_active.load()) drop_(*file.get());
+      if (is_open && has_pages && !file->recently_active.load()) drop_(*file.get());
       if (file->recently_active.load()) Keep(file.get());
       continue;
     }
-    if (ends_soon) renew_(*file.get());
+    if (ends_soon && has_pages) renew_(*file.get());
+    drop_lapsed_(*file.get());
     kept.push_back(std::move(file));
   }
   absl::MutexLock lock(&mu_);

@@ -22,10 +22,14 @@ namespace tripwire::fuse {
 // attribute. With no file open, no timer runs. Thread-safe.
 class LeaseKeeper {
  public:
-  // `renew` asks the server for the file's attributes; `drop` forgets its pages.
+  // `renew` asks the server for the file's attributes; `drop` forgets its pages, and
+  // `drop_lapsed` does when the promise has ended.
   using Action = std::function<void(Node&)>;
-  LeaseKeeper(NodeTable* nodes, Action renew, Action drop)
-      : nodes_(nodes), renew_(std::move(renew)), drop_(std::move(drop)) {}
+  LeaseKeeper(NodeTable* nodes, Action renew, Action drop, Action drop_lapsed)
+      : nodes_(nodes),
+        renew_(std::move(renew)),
+        drop_(std::move(drop)),
+        drop_lapsed_(std::move(drop_lapsed)) {}
   ~LeaseKeeper() { Stop(); }
 
   void Start(uint32_t lease_ms);
@@ -44,7 +48,7 @@ class LeaseKeeper {
   void Round();
 
   NodeTable* const nodes_;
-  const Action renew_, drop_;
+  const Action renew_, drop_, drop_lapsed_;
   uint32_t lease_ms_ = 1000;
   absl::Mutex mu_;
   std::vector<NodeRef> files_ ABSL_GUARDED_BY(mu_);

@@ -111,6 +111,8 @@ void NodeTable::Recycle(Node* node) {
     node->lease_until_ns = 0;
     node->has_pages = false;
     node->locks.reset();
+    node->lookups.store(0);
+    node->attributes_given.store(true);
   }
   live_.fetch_sub(1, std::memory_order_relaxed);
   absl::MutexLock lock(&free_mu_);
@@ -150,6 +152,7 @@ Node* NodeTable::Enter(const Identity& identity, const Node* parent,
       shard.nodes.insert(node);
     }
     node->refs.fetch_add(1);
+    node->lookups.fetch_add(1);
   }
   if (parent) Moved(node, parent, name);
   return node;
@@ -165,7 +168,12 @@ void NodeTable::Moved(Node* node, const Node* parent, std::string_view name) {
 void NodeTable::Forget(uint64_t id, uint64_t lookups) {
   if (id == kRootId || lookups == 0) return;
   Node* node = Get(id);
-  if (node) Drop(node, lookups);
+  if (!node) return;
+  uint64_t known = node->lookups.load();
+  while (!node->lookups.compare_exchange_weak(
+      known, known > lookups ? known - lookups : 0)) {
+  }
+  Drop(node, lookups);
 }
 
 void NodeTable::Drop(Node* node, uint64_t count) {

@@ -34,6 +34,8 @@ struct Identity {
 struct Node {
   // Kernel lookups plus our own references; only NodeTable changes it.
   std::atomic<uint64_t> refs{0};
+  // The kernel's alone: while it is not 0, the kernel knows the node, or is about to.
+  std::atomic<uint64_t> lookups{0};
   uint64_t id = 0;           // FUSE nodeid
   uint32_t generation = 0;   // a slot's life; ids are reused, pairs are not
   uint32_t type = 0;
@@ -54,12 +56,19 @@ struct Node {
   // Until when (CLOCK_MONOTONIC ns) the server promised to recall before anyone
   // else changes the object.
   uint64_t lease_until_ns ABSL_GUARDED_BY(mu) = 0;
+  int forgetting ABSL_GUARDED_BY(mu) = 0;  // Forgetting objects
   OpenFile* opens ABSL_GUARDED_BY(mu) = nullptr;  // list through OpenFile::next
   std::unique_ptr<HeldLocks> locks ABSL_GUARDED_BY(mu);
 
   // Calls of ours under way that change this object: while there are any, the
   // kernel may hold its lock, and a recall must not wait for that lock.
   std::atomic<int> mutations{0};
+  // The kernel was given attributes to believe since it was last told to forget them.
+  // Telling it needlessly is worse than useless: it then ignores an answer to GETATTR
+  // that is just under way, and reads by an old size. Set under RecallLog::gate.
+  std::atomic<bool> attributes_given{true};
+  // Reads of ours under way: pages that the kernel is about to have.
+  std::atomic<int> reads{0};
   // LeaseKeeper's.
   std::atomic<bool> kept{false};
   std::atomic<bool> recently_active{false};
@@ -85,8 +94,6 @@ class NodeRef {
   NodeRef& operator=(NodeRef&& other) noexcept;
   ~NodeRef();
   Node* get() const { return node_; }
-  // Lets go without giving the reference back: it is somebody else's now.
-  void Release() { node_ = nullptr; }
   Node* operator->() const { return node_; }
   explicit operator bool() const { return node_ != nullptr; }
 

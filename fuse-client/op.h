@@ -3,23 +3,53 @@
 #define TRIPWIRE_FUSE_CLIENT_OP_H_
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "fuse-client/file_system.h"
 
 namespace tripwire::fuse {
 
-// While one exists, the node is being changed by a call of ours.
-class Mutating {
+// Counts something under way.
+class Counted {
  public:
-  explicit Mutating(Node* node) : node_(node) { node_->mutations.fetch_add(1); }
-  ~Mutating() { node_->mutations.fetch_sub(1); }
-  Mutating(const Mutating&) = delete;
-  Mutating& operator=(const Mutating&) = delete;
+  explicit Counted(std::atomic<int>* count) : count_(count) { count_->fetch_add(1); }
+  ~Counted() { count_->fetch_sub(1); }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
 
  private:
-  Node* const node_;
+  std::atomic<int>* const count_;
+};
+
+// While one exists, the node is being changed by a call of ours.
+class Mutating : public Counted {
+ public:
+  explicit Mutating(Node* node) : Counted(&node->mutations) {}
+};
+
+// While one exists, data of the node is on its way to the kernel's pages.
+class Reading : public Counted {
+ public:
+  explicit Reading(Node* node) : Counted(&node->reads) {}
+};
+
+// While one exists, the kernel is being told to forget the node's pages.
+struct Forgetting {
+  explicit Forgetting(NodeRef ref) : node(std::move(ref)) {
+    absl::MutexLock lock(&node->mu);
+    ++node->forgetting;
+  }
+  ~Forgetting() {
+    absl::MutexLock lock(&node->mu);
+    --node->forgetting;
+  }
+  Forgetting(const Forgetting&) = delete;
+  Forgetting& operator=(const Forgetting&) = delete;
+
+  const NodeRef node;
 };
 
 // One file operation under way: its call, its caller and what a repetition needs.

@@ -74,8 +74,9 @@ void FileSystem::LookupDots(fuse_req_t req, Node* dir, bool parent) {
   entry.ino = node->id;
   entry.generation = node->generation;
   FillStat(op.reply.attr(), &entry.attr);
-  NodeRef counted = nodes_.Ref(node.get());  // the kernel's, once it has it
-  if (fuse_reply_entry(req, &entry) == 0) counted.Release();
+  const std::string handle = node->Handle();
+  nodes_.Enter({handle, node->ino, node->fsid, node->type}, nullptr, {});
+  if (fuse_reply_entry(req, &entry) != 0) nodes_.Forget(entry.ino, 1);
 }
 
 void FileSystem::Forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups) {
@@ -121,6 +122,7 @@ int FileSystem::StatX(const fuse_ctx& caller, fuse_ino_t ino, pb::Attr* attr,
   absl::ReaderMutexLock gate(&recalls_.gate);
   *timeout_s = TimeoutsFor(op, node->type == S_IFDIR, op.reply.attr_cache_ms(), 0).attr;
   if (recalls_.RecalledSince(op.recalls_before, node->Handle())) *timeout_s = 0;
+  node->attributes_given.store(true);
   return 0;
 }
 

@@ -169,6 +169,7 @@ Node* FileSystem::PlusEntry(const OpenDirectory& dir, Node* node,
   if (recalls_.RecalledSince(dir.recalls_before, listed.handle())) {
     entry->attr_timeout = 0;
   }
+  child->attributes_given.store(true);
   return child;
 }
 

@@ -24,6 +24,7 @@ constexpr size_t kKeepWholeBuffer = 128 << 10;
 void FileSystem::Read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset,
                       fuse_file_info* fi) {
   auto* file = reinterpret_cast<OpenFile*>(fi->fh);
+  Reading reading(file->node.get());
   Op op(*this, req, Op::Check::kNone);
   pb::Read* call = op.call.mutable_read();
   op.Name(file->node.get(), file, call->mutable_object());

@@ -102,6 +102,7 @@ int FileSystem::CallLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock,
   op.frame.unbounded = wait;
   const int error = op.Call();
   if (error == 0) RecordLock(file, lock);
+  if (error == 0 && lock.type() != pb::LOCK_TYPE_UNLOCK) Revalidate(*file->node.get());
   return error;
 }
 

@@ -44,8 +44,12 @@ OpenFile* FileSystem::MakeOpenFile(const Op& op, Node* node, uint64_t state,
   const bool promised = node->lease_until_ns > MonotonicNs();
   *keep_cache = node->has_pages && node->pages_change != 0 && change != 0 &&
                 (node->pages_change == change || promised);
-  node->has_pages = true;
-  node->pages_change = change;
+  // Otherwise the kernel drops them now; the next read or write brings new ones.
+  if (*keep_cache) {
+    node->pages_change = change;
+  } else {
+    node->has_pages = false;
+  }
   file->next = node->opens;
   if (node->opens) node->opens->prev = file;
   node->opens = file;
@@ -179,6 +183,7 @@ void FileSystem::Create(fuse_req_t req, fuse_ino_t parent, const char* name,
     if (recalls_.RecalledSince(op.recalls_before, dir->Handle())) {
       entry.entry_timeout = 0;
     }
+    node->attributes_given.store(true);
     sent = fuse_reply_create(req, &entry, fi);
   }
   if (sent != 0) {
@@ -214,6 +219,7 @@ FileSystem::TmpFileResult FileSystem::TmpFile(const fuse_ctx& caller,
   bool keep_cache = false;
   OpenFile* file = MakeOpenFile(op, node, state, flags, &keep_cache);
   result.fh = reinterpret_cast<uint64_t>(file);
+  node->attributes_given.store(true);
   return result;
 }
 

@@ -36,8 +36,8 @@ void FileSystem::Recalled(const pb::Recall& recall) {
   KernelCache* kernel = kernel_.load();
   NodeRef node = nodes_.Find(recall.handle());
   if (!kernel || !node) return;
-  auto shared = std::make_shared<NodeRef>(std::move(node));
-  Node* const n = shared->get();
+  auto shared = std::make_shared<Forgetting>(std::move(node));
+  Node* const n = shared->node.get();
   const uint64_t id = n->id;
   // Waiting longer than a lease lasts helps nobody.
   const uint64_t give_up_ns = MonotonicNs() + 900 * kMillisecond;
@@ -53,20 +53,25 @@ void FileSystem::Recalled(const pb::Recall& recall) {
       if (recall.what() & pb::RECALL_DATA) {
         // Pages of a file nobody has open can wait for the next open. Of an open
         // one, what is read from now on is new.
-        drop_pages = n->has_pages && n->opens != nullptr;
+        drop_pages =
+            n->opens != nullptr && (n->has_pages || n->reads.load() > 0);
         n->pages_change = 0;
         if (drop_pages) n->has_pages = false;
       }
     }
-    bool known = kernel->ForgetAttributes(id);
-    // A reply that the kernel has but not yet taken in: it will in a moment.
-    for (int i = 0; !known && i < 20 && n->refs.load() > 1; ++i) {
+    const bool given = n->attributes_given.exchange(false);
+    bool known = !given || kernel->ForgetAttributes(id);
+    // A new object, of which the kernel has our answer but has not yet taken it in:
+    // it will in a moment, and what it will believe is not true any more.
+    while (!known && n->lookups.load() > 0 && MonotonicNs() < give_up_ns) {
       absl::SleepFor(absl::Milliseconds(1));
       known = kernel->ForgetAttributes(id);
     }
   }
   if (drop_pages) {
-    invalidator_.Run([this, shared, id] { ForgetPages(id); }, give_up);
+    if (!invalidator_.Run([this, shared, id] { ForgetPages(id); }, give_up)) {
+      spdlog::debug("pages of {} take long to go ({} writes of ours)", id, n->mutations.load());
+    }
   }
   if (recall.what() & pb::RECALL_NAMES) {
     const bool locked = n->mutations.load() > 0;
@@ -112,7 +117,7 @@ void FileSystem::RecalledEverything() {
       absl::MutexLock lock(&node.mu);
       node.lease_until_ns = 0;
       node.pages_change = 0;
-      drop_pages = node.has_pages && node.opens != nullptr;
+      drop_pages = node.opens && (node.has_pages || node.reads.load() > 0);
       if (drop_pages) node.has_pages = false;
       if (!names_done && node.parent_id != 0) {
         names.emplace_back(node.parent_id, node.name);

@@ -32,14 +32,6 @@ bool IsKnownType(uint32_t mode) {
   }
 }
 
-// How long we trust what the server promised for `ms`, in nanoseconds. A fifth less:
-// the kernel counts from when it gets to it, and the server, when a promise runs out,
-// waits for nobody's answer.
-uint64_t TrustedNs(uint32_t ms) {
-  constexpr uint32_t kLongestMs = 3'600'000;
-  return std::min(ms, kLongestMs) * kMillisecond * 4 / 5;
-}
-
 }  // namespace
 
 void FileSystem::FillStat(const pb::Attr& attr, struct stat* out) const {
@@ -77,80 +69,6 @@ FileSystem::Timeouts FileSystem::TimeoutsFor(const Op& op, bool directory,
   timeouts.attr = fixed ? *fixed : left(attr_ms);
   timeouts.entry = options_.dir_timeout_s ? *options_.dir_timeout_s : left(name_ms);
   return timeouts;
-}
-
-void FileSystem::Observe(const Op& op, Node* node, const pb::Attr& attr,
-                         uint32_t cache_ms, Cause cause, uint64_t pre_change) {
-  Observe(Asked{op.start_ns, op.recalls_before}, node, attr, cache_ms, cause,
-          pre_change);
-}
-
-void FileSystem::Observe(Asked asked, Node* node, const pb::Attr& attr,
-                         uint32_t cache_ms, Cause cause, uint64_t pre_change) {
-  if (node->type != S_IFREG) return;
-  const std::string handle = node->Handle();
-  bool stale = false;
-  {
-    // Under the gate, so that a recall is wholly before or wholly after this.
-    absl::ReaderMutexLock gate(&recalls_.gate);
-    const bool recalled = recalls_.RecalledSince(asked.recalls_before, handle);
-    absl::MutexLock lock(&node->mu);
-    // While the server has promised to tell us first, every change is our own.
-    const bool promised = node->lease_until_ns > MonotonicNs() && !recalled;
-    if (!node->has_pages) {
-      // None, or only such as were read after the last recall.
-      if (cause == Cause::kData) {
-        node->has_pages = true;
-        node->pages_change = attr.change();
-      }
-    } else if (node->pages_change != attr.change()) {
-      const bool ours = node->pages_change != 0 &&
-                        (promised || (pre_change != 0 &&
-                                      pre_change == node->pages_change));
-      if (ours) {
-        node->pages_change = attr.change();
-      } else if (node->opens != nullptr) {
-        stale = true;
-        node->has_pages = false;
-      }  // else nobody can look at them before an open, which compares again
-    }
-    if (!recalled) {
-      node->lease_until_ns =
-          std::max(node->lease_until_ns, asked.start_ns + TrustedNs(cache_ms));
-    }
-  }
-  if (!stale) return;
-  if (cause == Cause::kLook) {
-    // The kernel will not take in the attributes of an answer that was under way
-    // meanwhile; it asks once more.
-    ForgetPages(node->id);
-  } else {
-    // The kernel may hold locks on the very pages until it has our answer.
-    ForgetPagesLater(node);
-  }
-}
-
-// Asks for the promise on an open file once more; notices what happened meanwhile.
-void FileSystem::RenewLease(Node& node) {
-  Frame frame;
-  const Asked asked = {MonotonicNs(), recalls_.Now()};
-  frame.timeout_ns = lease_ms_ * kMillisecond;  // the rounds must go on
-  pb::Object* object = frame.call().mutable_getattr()->mutable_object();
-  object->set_handle(node.Handle());
-  {
-    absl::MutexLock lock(&node.mu);
-    if (!node.opens) return;
-    object->set_state(node.opens->state);
-  }
-  if (remote_.Invoke(frame, &committer_cancel_) != 0) return;
-  const pb::Attr& attr = frame.reply().attr();
-  if ((attr.mode() & S_IFMT) != node.type) return;
-  Observe(asked, &node, attr, frame.reply().attr_cache_ms(), Cause::kLook);
-}
-
-void FileSystem::ForgetPagesLater(Node* node) {
-  auto ref = std::make_shared<NodeRef>(nodes_.Ref(node));
-  invalidator_.Post([this, ref] { ForgetPages((*ref)->id); });
 }
 
 bool FileSystem::MakeEntry(Op& op, Node* parent, std::string_view name,
@@ -192,6 +110,7 @@ void FileSystem::ReplyEntry(Op& op, Node* parent, std::string_view name) {
     if (recalls_.RecalledSince(op.recalls_before, parent->Handle())) {
       entry.entry_timeout = 0;
     }
+    if (entry.attr_timeout > 0) node->attributes_given.store(true);
     sent = fuse_reply_entry(op.req, &entry);
   }
   if (sent != 0) nodes_.Forget(entry.ino, 1);  // nobody took it
@@ -210,6 +129,7 @@ void FileSystem::ReplyAttr(Op& op, Node* node) {
   double timeout =
       TimeoutsFor(op, node->type == S_IFDIR, reply.attr_cache_ms(), 0).attr;
   if (recalls_.RecalledSince(op.recalls_before, handle)) timeout = 0;
+  if (timeout > 0) node->attributes_given.store(true);
   fuse_reply_attr(op.req, &st, timeout);
 }
 
