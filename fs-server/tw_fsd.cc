@@ -39,6 +39,9 @@ struct Options {
   std::string state;
   uint32_t lease_ms = 1000;
   uint32_t workers = 4;
+  // Two wake-ups across processors, for such a spin wins even when it is in vain
+  // every second time.
+  uint32_t spin_us = 200;
   bool watch = false;
   std::string log_level = "info";
 };
@@ -116,6 +119,7 @@ absl::StatusOr<std::unique_ptr<Nic>> OpenNic(const Options& options) {
                    : OpenPorts(options.ports);
   if (!ports.ok()) return ports.status();
   NicOptions nic_options;
+  nic_options.max_spin_ns = options.spin_us * kMicrosecond;
   nic_options.node = options.node;
   nic_options.ports = *std::move(ports);
   return Nic::Open(std::move(nic_options));
@@ -195,6 +199,12 @@ int Main(int argc, char** argv) {
                "once (fanotify; needs root)");
   app.add_option("--workers", options.workers, "calls served at once")
       ->check(CLI::Range(1u, 256u))
+      ->capture_default_str();
+  app.add_option("--spin", options.spin_us,
+                 "wait so many microseconds for calls before sleeping (less by itself while "
+                 "none come; 0: never)")
+      ->check(CLI::Range(0, 100'000))
+      ->type_name("US")
       ->capture_default_str();
   app.add_option("--log-level", options.log_level, "debug, info, warn or error, to stderr")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))

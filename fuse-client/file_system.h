@@ -73,6 +73,7 @@ struct RawRequest {
 };
 extern thread_local RawRequest current_request;
 
+class Mutating;
 class Op;
 class ListingBuffer;
 struct OpenDirectory;
@@ -182,6 +183,7 @@ class FileSystem {
 
   void LookupDots(fuse_req_t req, Node* dir, bool parent);
   void ObserveRemoved(Op& op);
+  void ChangedBeside(const Node* dir, std::string_view name);
 
   // --- replies (replies.cc)
   struct Timeouts {
@@ -211,6 +213,15 @@ class FileSystem {
   };
   void Observe(Asked asked, Node* node, const pb::Attr& attr, uint32_t cache_ms,
                Cause cause, uint64_t pre_change = 0);
+
+  // --- known_attr.cc
+  // `attr` of the node is in the reply to `op`, which was `mutation` of it.
+  void KeepAttr(const Op& op, const Mutating& mutation, Node* node,
+                const pb::Attr& attr);
+  bool AnswerKnownAttr(fuse_req_t req, Node* node);
+  // `op` found, or made, the file without security.capability.
+  void NoteNoCapability(const Op& op, Node* node);
+  bool KnowsNoCapability(Node* node);
 
   // --- pages (observe.cc). All of these may wait for reads and writes of ours that
   // are under way, so none may be called by who answers those.

@@ -40,6 +40,7 @@ absl::StatusOr<std::unique_ptr<Nic>> OpenNic(const MountOptions& options) {
                                      : OpenPorts(options.ports);
   if (!ports.ok()) return ports.status();
   NicOptions nic_options;
+  nic_options.max_spin_ns = options.spin_us * kMicrosecond;
   nic_options.node = options.own_node;
   nic_options.ports = *std::move(ports);
   return Nic::Open(std::move(nic_options));

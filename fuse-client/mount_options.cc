@@ -49,6 +49,8 @@ const char kUsage[] =
     "  sync               each write is on the server's disk before it returns\n"
     "  direct_io          no page cache\n"
     "  max_read=N, max_write=N  bytes at a time, up to 1048576\n"
+    "  spin=US            wait so many microseconds for an answer before sleeping\n"
+    "                     (default 200, less by itself while that is in vain; 0: never)\n"
     "  port=PORT, node=NAME, log=FILE  as above, for /etc/fstab\n"
     "  and those of mount(8): suid, dev, noexec, noatime, _netdev, nofail, user, x-*, ...\n";
 
@@ -226,6 +228,11 @@ class OptionReader {
     if (name == "timeo") {
       absl::Status status = ReadNumber(name, value, 1, kDay * 10, &number);
       o_.fs.patience.timeout_ns = static_cast<uint64_t>(number * 100e6);
+      return status;
+    }
+    if (name == "spin") {
+      absl::Status status = ReadNumber(name, value, 0, 100'000, &number);
+      o_.spin_us = static_cast<uint32_t>(number);
       return status;
     }
     if (name == "retrans") return ReadNumber(name, value, 0, 1e6, &number);

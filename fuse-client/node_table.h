@@ -2,6 +2,8 @@
 #ifndef TRIPWIRE_FUSE_CLIENT_NODE_TABLE_H_
 #define TRIPWIRE_FUSE_CLIENT_NODE_TABLE_H_
 
+#include <sys/stat.h>
+
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -27,6 +29,13 @@ struct Identity {
   uint64_t ino = 0;
   uint64_t fsid = 0;
   uint32_t type = 0;  // S_IFMT bits
+};
+
+// Attributes of which the kernel has not been told.
+struct KnownAttr {
+  struct stat stat;
+  uint64_t until_ns;        // CLOCK_MONOTONIC; as long as the server promised
+  uint64_t recalls_before;  // RecallLog::Now() before they were asked for
 };
 
 // One inode known to the kernel. About 230 bytes with its handle, so a million
@@ -56,6 +65,11 @@ struct Node {
   // Until when (CLOCK_MONOTONIC ns) the server promised to recall before anyone
   // else changes the object.
   uint64_t lease_until_ns ABSL_GUARDED_BY(mu) = 0;
+  // The file had no security.capability, and still has none while the lease lasts.
+  bool no_capability ABSL_GUARDED_BY(mu) = false;
+  std::unique_ptr<KnownAttr> known ABSL_GUARDED_BY(mu);
+  // Counts calls of ours that change the object, when they begin.
+  uint64_t mutations_begun ABSL_GUARDED_BY(mu) = 0;
   int forgetting ABSL_GUARDED_BY(mu) = 0;  // Forgetting objects
   OpenFile* opens ABSL_GUARDED_BY(mu) = nullptr;  // list through OpenFile::next
   std::unique_ptr<HeldLocks> locks ABSL_GUARDED_BY(mu);
@@ -72,6 +86,13 @@ struct Node {
   // LeaseKeeper's.
   std::atomic<bool> kept{false};
   std::atomic<bool> recently_active{false};
+
+  // Another call than those of `mutations` has changed it.
+  void ChangedBeside() {
+    absl::MutexLock lock(&mu);
+    ++mutations_begun;
+    known.reset();
+  }
 
   std::string Handle() const {
     absl::MutexLock lock(&mu);

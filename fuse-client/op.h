@@ -27,7 +27,22 @@ class Counted {
 // While one exists, the node is being changed by a call of ours.
 class Mutating : public Counted {
  public:
-  explicit Mutating(Node* node) : Counted(&node->mutations) {}
+  explicit Mutating(Node* node) : Counted(&node->mutations), node_(node) {
+    absl::MutexLock lock(&node->mu);
+    number_ = ++node->mutations_begun;
+    was_first_ = node->mutations.load() == 1;
+    node->known.reset();
+  }
+  // Whether no other change of ours has been under way with this one, so that the
+  // attributes in its reply are the last.
+  bool WasAlone() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(node_->mu) {
+    return was_first_ && number_ == node_->mutations_begun;
+  }
+
+ private:
+  Node* const node_;
+  uint64_t number_;
+  bool was_first_;
 };
 
 // While one exists, data of the node is on its way to the kernel's pages.

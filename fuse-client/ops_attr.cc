@@ -98,6 +98,7 @@ void FileSystem::GetAttr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) {
     fuse_reply_err(req, ESTALE);
     return;
   }
+  if (AnswerKnownAttr(req, node)) return;
   Op op(*this, req, Op::Check::kNone);
   op.NameOpen(node, op.call.mutable_getattr()->mutable_object());
   if (const int error = op.Call()) {

@@ -5,6 +5,7 @@
 #include <sys/sysmacros.h>
 
 #include <cerrno>
+#include <optional>
 
 #include "fuse-client/op.h"
 
@@ -29,6 +30,7 @@ void FileSystem::MkNod(fuse_req_t req, fuse_ino_t parent, const char* name,
     fuse_reply_err(req, error);
     return;
   }
+  KeepAttr(op, mutating, dir, op.reply.dir_attr());
   ReplyEntry(op, dir, name);
 }
 
@@ -49,6 +51,7 @@ void FileSystem::MkDir(fuse_req_t req, fuse_ino_t parent, const char* name,
     fuse_reply_err(req, error);
     return;
   }
+  KeepAttr(op, mutating, dir, op.reply.dir_attr());
   ReplyEntry(op, dir, name);
 }
 
@@ -69,6 +72,7 @@ void FileSystem::SymLink(fuse_req_t req, const char* target, fuse_ino_t parent,
     fuse_reply_err(req, error);
     return;
   }
+  KeepAttr(op, mutating, dir, op.reply.dir_attr());
   ReplyEntry(op, dir, name);
 }
 
@@ -77,9 +81,21 @@ void FileSystem::ObserveRemoved(Op& op) {
   if (!op.reply.remove().handle().empty() && op.reply.has_attr() &&
       op.reply.remove().ino() == op.reply.attr().ino()) {
     if (NodeRef node = nodes_.Find(op.reply.remove().handle())) {
+      node->ChangedBeside();
       Observe(op, node.get(), op.reply.attr(), 0, Cause::kOwnChange);
     }
   }
+}
+
+// Of the other one of two that changed places the reply says nothing.
+void FileSystem::ChangedBeside(const Node* dir, std::string_view name) {
+  nodes_.ForEach([&](Node& node) {
+    {
+      absl::MutexLock lock(&node.mu);
+      if (node.parent_id != dir->id || node.name != name) return;
+    }
+    node.ChangedBeside();
+  });
 }
 
 void FileSystem::Unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {
@@ -94,7 +110,10 @@ void FileSystem::Unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
   const int error = op.Call();
-  if (error == 0) ObserveRemoved(op);
+  if (error == 0) {
+    ObserveRemoved(op);
+    KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  }
   fuse_reply_err(req, error);
 }
 
@@ -109,7 +128,9 @@ void FileSystem::RmDir(fuse_req_t req, fuse_ino_t parent, const char* name) {
   pb::RmDir* call = op.call.mutable_rmdir();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
-  fuse_reply_err(req, op.Call());
+  const int error = op.Call();
+  if (error == 0) KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  fuse_reply_err(req, error);
 }
 
 void FileSystem::Rename(fuse_req_t req, fuse_ino_t parent, const char* name,
@@ -123,7 +144,8 @@ void FileSystem::Rename(fuse_req_t req, fuse_ino_t parent, const char* name,
   }
   Op op(*this, req, Op::Check::kCaller);
   Mutating mutating(dir);
-  Mutating also_mutating(new_dir);
+  std::optional<Mutating> also_mutating;
+  if (new_dir != dir) also_mutating.emplace(new_dir);
   pb::Rename* call = op.call.mutable_rename();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
@@ -131,9 +153,18 @@ void FileSystem::Rename(fuse_req_t req, fuse_ino_t parent, const char* name,
   call->set_new_name(new_name);
   call->set_flags(flags);  // the numbers of renameat2(2) are the protocol's
   const int error = op.Call();
+  if (error == 0) {
+    KeepAttr(op, mutating, dir, op.reply.dir_attr());
+    if (also_mutating) KeepAttr(op, *also_mutating, new_dir, op.reply.dir_attr2());
+    if (NodeRef replaced = nodes_.Find(op.reply.remove().handle())) {
+      replaced->ChangedBeside();
+    }
+    if (flags & pb::RENAME_FLAG_EXCHANGE) ChangedBeside(new_dir, new_name);
+  }
   if (error == 0 && !op.reply.handle().empty()) {
     if (NodeRef node = nodes_.Find(op.reply.handle())) {
       nodes_.Moved(node.get(), new_dir, new_name);
+      node->ChangedBeside();
       if (op.reply.has_attr()) {
         Observe(op, node.get(), op.reply.attr(), op.reply.attr_cache_ms(),
                 Cause::kOwnChange);
@@ -163,6 +194,8 @@ void FileSystem::Link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent,
     return;
   }
   if (op.reply.handle().empty()) op.frame.reply().set_handle(node->Handle());
+  KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  KeepAttr(op, also_mutating, node, op.reply.attr());
   ReplyEntry(op, dir, new_name);
 }
 

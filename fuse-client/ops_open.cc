@@ -40,6 +40,7 @@ OpenFile* FileSystem::MakeOpenFile(const Op& op, Node* node, uint64_t state,
   file->gid = op.caller.gid;
   file->append = (linux_flags & O_APPEND) != 0;
   const uint64_t change = op.reply.attr().change();
+  if (linux_flags & O_TRUNC) node->ChangedBeside();
   absl::MutexLock lock(&node->mu);
   const bool promised = node->lease_until_ns > MonotonicNs();
   *keep_cache = node->has_pages && node->pages_change != 0 && change != 0 &&
@@ -171,8 +172,12 @@ void FileSystem::Create(fuse_req_t req, fuse_ino_t parent, const char* name,
     return;
   }
   if (fi->flags & O_TRUNC) unstable_.Discard(node, 0, UINT64_MAX);
+  KeepAttr(op, mutating, dir, op.reply.dir_attr());
   bool keep_cache = false;
   OpenFile* file = MakeOpenFile(op, node, state, fi->flags, &keep_cache);
+  Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,
+          op.reply.attr().change());
+  if (op.reply.open().created()) NoteNoCapability(op, node);
   FillOpenReply(file, keep_cache, fi);
   int sent;
   {

@@ -47,6 +47,11 @@ void FileSystem::GetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
     fuse_reply_err(req, EOPNOTSUPP);
     return;
   }
+  const bool asks_capability = std::string_view(name) == "security.capability";
+  if (asks_capability && KnowsNoCapability(node)) {
+    fuse_reply_err(req, ENODATA);
+    return;
+  }
   Op op(*this, req, Op::Check::kCaller);
   pb::GetXattr* call = op.call.mutable_getxattr();
   op.Name(node, call->mutable_object()->mutable_handle());
@@ -54,6 +59,7 @@ void FileSystem::GetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
   call->set_max_bytes(static_cast<uint32_t>(size));
   if (size > kInline) op.frame.bulk_reply_capacity = size;
   if (const int error = op.Call()) {
+    if (asks_capability && error == ENODATA) NoteNoCapability(op, node);
     fuse_reply_err(req, error);
     return;
   }
@@ -101,6 +107,10 @@ void FileSystem::SetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
     op.frame.bulk_request = {&bulk, 1};
   }
   const int error = op.Call();
+  {
+    absl::MutexLock lock(&node->mu);
+    node->no_capability = false;
+  }
   if (error == 0 && op.reply.has_attr()) {
     Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,
             op.reply.pre_change());

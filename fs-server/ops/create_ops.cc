@@ -157,6 +157,7 @@ int Create(OpContext& ctx) {
   if (!fresh && (op.flags() & pb::OPEN_TRUNCATE) != 0) {
     ctx.Changed(made.id, pb::RECALL_ATTR | pb::RECALL_DATA);
   }
+  if (op.state() != 0) ctx.reply.mutable_open()->set_created(fresh);
   return ReplyMade(ctx, dir, op.name(), made, fresh);
 }
 

@@ -91,6 +91,73 @@ TEST_F(CoherenceTest, SizesAndModesAndTimes) {
   }
 }
 
+// Replies to changes tell a mount the attributes that its kernel then asks for.
+TEST_F(CoherenceTest, WhatRepliesToldDoesNotHideOthersChanges) {
+  ASSERT_OK(mkdir(P("d").c_str(), 0755));
+  WriteFile(P("f"), "");
+  UniqueFd ours = Open("f", O_RDWR);
+  UniqueFd theirs(open(Second("f").c_str(), O_RDWR));
+  ASSERT_TRUE(theirs);
+  for (int i = 0; i < 20; ++i) {
+    const std::string name = "d/" + std::to_string(i);
+    ASSERT_OK(mkdir(P(name).c_str(), 0755));
+    ASSERT_OK(mkdir(Second(name + "x").c_str(), 0755));
+    ASSERT_EQ(2u * i + 4, Stat(P("d")).st_nlink);
+    ASSERT_EQ(2u * i + 4, Stat(Second("d")).st_nlink);
+    ASSERT_EQ(1, pwrite(ours.get(), "o", 1, 10 * i));
+    ASSERT_EQ(1, pwrite(theirs.get(), "t", 1, 10 * i + 5));
+    struct stat st;
+    ASSERT_OK(fstat(ours.get(), &st));
+    ASSERT_EQ(10 * i + 6, st.st_size);
+    ASSERT_EQ(1, pwrite(ours.get(), "o", 1, 10 * i + 7));
+    ASSERT_OK(chmod(Second("f").c_str(), i % 2 ? 0600 : 0644));
+    ASSERT_OK(fstat(ours.get(), &st));
+    ASSERT_EQ(i % 2 ? 0600u : 0644u, st.st_mode & 07777);
+    ASSERT_EQ(10 * i + 8, st.st_size);
+  }
+}
+
+TEST_F(CoherenceTest, ChangesAtOnceLeaveTheLastAttributes) {
+  ASSERT_OK(mkdir(P("d").c_str(), 0755));
+  WriteFile(P("f"), "");
+  constexpr int kThreads = 4, kEach = 30;
+  std::vector<std::thread> threads;
+  std::atomic<int> failed{0};
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      UniqueFd file(open(P("f").c_str(), O_RDWR));
+      for (int i = 0; i < kEach; ++i) {
+        const std::string name = "d/" + std::to_string(t) + "." + std::to_string(i);
+        if (mkdir(P(name).c_str(), 0755) != 0) ++failed;
+        if (pwrite(file.get(), "x", 1, t * kEach + i) != 1) ++failed;
+        if (link(P("f").c_str(), P(name + "/l").c_str()) != 0) ++failed;
+        struct stat st;
+        if (stat(P("d").c_str(), &st) != 0) ++failed;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(0, failed.load());
+  EXPECT_EQ(2u + kThreads * kEach, Stat(P("d")).st_nlink);
+  EXPECT_EQ(kThreads * kEach, Stat(P("f")).st_size);
+  EXPECT_EQ(1u + kThreads * kEach, Stat(P("f")).st_nlink);
+  ASSERT_OK(unlink(P("d/0.0/l").c_str()));
+  EXPECT_EQ(0u + kThreads * kEach, Stat(P("f")).st_nlink);
+}
+
+TEST_F(CoherenceTest, BothOfTwoThatChangePlacesAreSeenChanged) {
+  WriteFile(P("a"), "");
+  WriteFile(P("b"), "");
+  UniqueFd a = Open("a", O_RDWR), b = Open("b", O_RDWR);
+  ASSERT_EQ(1, pwrite(a.get(), "a", 1, 0));
+  ASSERT_EQ(1, pwrite(b.get(), "b", 1, 0));
+  usleep(20'000);  // the file system's clock ticks
+  ASSERT_OK(renameat2(AT_FDCWD, P("a").c_str(), AT_FDCWD, P("b").c_str(), RENAME_EXCHANGE));
+  for (const char* name : {"a", "b"}) {
+    EXPECT_EQ(Stat(Origin(name)).st_ctim.tv_nsec, Stat(P(name)).st_ctim.tv_nsec) << name;
+  }
+}
+
 TEST_F(CoherenceTest, RenamesAcrossDirectories) {
   ASSERT_OK(mkdir(P("a").c_str(), 0755));
   ASSERT_OK(mkdir(P("b").c_str(), 0755));

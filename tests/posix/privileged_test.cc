@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Owners, groups, modes and who may do what. The tree must be served without
 // squashing root.
+#include <linux/capability.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 
 #include <cstring>
 
@@ -178,6 +180,27 @@ TEST_F(PrivilegedTest, WritingDropsSetUidAndSetGid) {
   UniqueFd fd = Open("f", O_WRONLY);
   ASSERT_EQ(1, write(fd.get(), "y", 1));
   EXPECT_EQ(04755u, Stat(P("f")).st_mode & 07777);
+}
+
+// That a file has no capabilities is remembered; that it has some must not be missed.
+TEST_F(PrivilegedTest, CapabilitiesGivenLaterAreSeenAndDroppedByWriting) {
+  const char* const kName = "security.capability";
+  vfs_cap_data capability = {};
+  capability.magic_etc = VFS_CAP_REVISION_2;
+  capability.data[0].permitted = 1u << CAP_NET_RAW;
+  char value[64];
+  UniqueFd file = Open("f", O_CREAT | O_RDWR);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(1, pwrite(file.get(), "x", 1, i));
+    ASSERT_EQ(-1, getxattr(P("f").c_str(), kName, value, sizeof value));
+    ASSERT_EQ(ENODATA, errno);
+    // By ourselves, and by another client.
+    const std::string path = i == 0 ? P("f") : Second("f");
+    ASSERT_OK(setxattr(path.c_str(), kName, &capability, XATTR_CAPS_SZ_2, 0));
+    ASSERT_EQ(XATTR_CAPS_SZ_2, getxattr(P("f").c_str(), kName, value, sizeof value)) << i;
+    ASSERT_EQ(1, pwrite(file.get(), "y", 1, i));
+    ASSERT_EQ(-1, getxattr(Origin("f").c_str(), kName, value, sizeof value)) << i;
+  }
 }
 
 TEST_F(PrivilegedTest, ModeChangesAreSeenByAllUsersAtOnce) {
