@@ -22,6 +22,11 @@ constexpr uint64_t kBlindPollNs = 200 * kMicrosecond;
 constexpr uint64_t kPoliteAfterNs = 10 * kMicrosecond;
 // Turns of a spin between looks at the ports' slow work.
 constexpr uint32_t kServiceTurns = 4096;
+// Reading the clock costs as much as looking at a port: idle turns of a spin
+// read it this often. Round trips are measured to within as many turns.
+constexpr uint32_t kClockTurns = 8;
+// How long a spinning thread steps aside for one that wants the lock.
+constexpr int kAsideTurns = 8;
 // The service thread stays awake this long after it had something to do.
 constexpr uint64_t kServiceLingerNs = 20 * kMicrosecond;
 
@@ -91,12 +96,13 @@ void Driver::StopService() {
   service_.join();
 }
 
-void Driver::PollOnce(uint64_t now_ns) {
-  engine_.Poll(now_ns);
+bool Driver::PollOnce(uint64_t now_ns) {
+  const bool busy = engine_.Poll(now_ns);
   if (engine_.news() != seen_news_) {
     seen_news_ = engine_.news();
     WakeReady(false);
   }
+  return busy;
 }
 
 void Driver::WakeReady(bool all) {
@@ -139,12 +145,7 @@ bool Driver::Poll() {
   std::lock_guard lock(mutex_);
   const uint64_t now_ns = clock_.NowNs();
   last_drive_ns_ = now_ns;
-  const bool busy = engine_.Poll(now_ns);
-  if (engine_.news() != seen_news_) {
-    seen_news_ = engine_.news();
-    WakeReady(false);
-  }
-  return busy;
+  return PollOnce(now_ns);
 }
 
 void Driver::Notify() {
@@ -185,8 +186,10 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
       spin_success_ = 0.9 * spin_success_ + (done ? 0.1 : 0.0);
     }
   }
-  if (!done) done = Block(lock, ready, deadline_ns, takes_watch);
-  if (takes_watch) last_drive_ns_ = clock_.NowNs();
+  if (!done) {
+    done = Block(lock, ready, deadline_ns, takes_watch);
+    if (takes_watch) last_drive_ns_ = clock_.NowNs();
+  }
   --driving_;
   HandOver();
   return done;
@@ -200,17 +203,34 @@ bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
   const uint64_t end_ns = std::min(start_ns + SpinBudgetNs(), deadline_ns);
   uint64_t now_ns = start_ns;
   for (uint32_t turn = 1;; ++turn) {
-    PollOnce(now_ns);
+    const bool busy = PollOnce(now_ns);
+    last_drive_ns_ = now_ns;
     if (ready()) return true;
     if (now_ns >= end_ns) return false;
-    lock.unlock();
-    CpuRelax();
-    if (now_ns - start_ns > kPoliteAfterNs && turn % 16 == 0) sched_yield();
-    lock.lock();
+    // Short waits are what spinning is for: they hold the lock until somebody
+    // wants it. Longer ones let go every turn, lest this thread be preempted
+    // holding it.
+    const bool is_long = now_ns - start_ns > kPoliteAfterNs;
+    if (is_long || mutex_.waiting() > 0) {
+      lock.unlock();
+      StepAside();
+      if (is_long && turn % 16 == 0) sched_yield();
+      lock.lock();
+      if (ready()) return true;
+    }
     // A long spin does not see the ports' descriptors: peers may be joining.
     if (turn % kServiceTurns == 0) engine_.ServicePorts();
-    if (ready()) return true;
-    now_ns = clock_.NowNs();
+    if (busy || is_long || turn % kClockTurns == 0) now_ns = clock_.NowNs();
+  }
+}
+
+void Driver::StepAside() {
+  const uint32_t waiting = mutex_.waiting();
+  CpuRelax();
+  for (int i = 1; i < kAsideTurns && waiting > 0 &&
+                  mutex_.waiting() >= waiting;
+       ++i) {
+    CpuRelax();
   }
 }
 
@@ -238,7 +258,8 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
   engine_.FlushAcks();
   if (!armed_ && !Arm()) {
     sentinel_ = Sentinel::kNone;
-    return PollOnce(clock_.NowNs());
+    PollOnce(clock_.NowNs());
+    return;
   }
   Waiter self{ready, true};
   sentinel_waiter_ = &self;

@@ -65,7 +65,7 @@ class Driver {
   };
   enum class Sentinel : uint8_t { kNone, kWaiter, kService };
 
-  void PollOnce(uint64_t now_ns);
+  bool PollOnce(uint64_t now_ns);
   void WakeReady(bool all);
   bool Arm();
   void Disarm();
@@ -73,6 +73,7 @@ class Driver {
   bool Spin(std::unique_lock<AdaptiveMutex>& lock,
             absl::FunctionRef<bool()> ready, uint64_t start_ns,
             uint64_t deadline_ns);
+  void StepAside();
   bool Block(std::unique_lock<AdaptiveMutex>& lock,
              absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
              bool takes_watch);

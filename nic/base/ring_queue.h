@@ -4,13 +4,15 @@
 
 #include <bit>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace tripwire {
 
 // A queue in one growing power-of-two array: unlike std::deque it allocates
-// nothing in steady state. Not thread-safe. Elements are reset when popped.
+// nothing in steady state. Not thread-safe. Elements that own something are reset
+// when popped, others only when their place is used again.
 template <typename T>
 class RingQueue {
  public:
@@ -24,13 +26,16 @@ class RingQueue {
   T& front() { return (*this)[0]; }
   T& back() { return (*this)[size_ - 1]; }
 
-  void push_back(T value) {
+  void push_back(T value) { emplace_back() = std::move(value); }
+  // Adds an empty element, to be filled in place.
+  T& emplace_back() {
     if (size_ == slots_.size()) Grow();
     ++size_;
-    back() = std::move(value);
+    if constexpr (std::is_trivially_destructible_v<T>) back() = T{};
+    return back();
   }
   void pop_front() {
-    front() = T{};
+    if constexpr (!std::is_trivially_destructible_v<T>) front() = T{};
     head_ = (head_ + 1) & (slots_.size() - 1);
     --size_;
   }

@@ -3,16 +3,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 namespace tripwire {
 namespace {
 
-constexpr size_t kBurst = 32;
 // How often a busy engine gives its ports time for joins and departures.
 constexpr uint64_t kServiceNs = 5 * kMillisecond;
 // How soon a sleeper looks again at a port that had no room.
 constexpr uint64_t kRetryNs = 200 * kMicrosecond;
-constexpr uint16_t kPressedCredit = 32;
 
 }  // namespace
 
@@ -31,6 +30,7 @@ Engine::~Engine() {
 
 bool Engine::Poll(uint64_t now_ns) {
   now_ns_ = now_ns;
+  now_is_stale_ = false;
   ++counters_.polls;
   bool busy = ReceiveBursts();
   busy |= RunTimers();
@@ -53,21 +53,23 @@ bool Engine::ReceiveBursts() {
     }
   }
   bool busy = false;
-  std::array<Frame, kBurst> burst;
   for (size_t port = 0; port < ports_.size(); ++port) {
-    const size_t received = ports_[port]->Receive(burst);
+    const size_t received = ports_[port]->Receive(rx_burst_);
     if (received == 0) continue;
     busy = true;
     size_t kept = 0;
     for (size_t i = 0; i < received; ++i) {
-      counters_.rx_frames += 1;
-      counters_.rx_bytes += burst[i].length_bytes;
-      OnFrame(port, burst[i]);
+      Frame& frame = rx_burst_[i];
+      ++counters_.rx_frames;
+      counters_.rx_bytes += frame.length_bytes;
+      OnFrame(port, frame);
       // A frame that came early now belongs to its link.
-      if (burst[i].data != nullptr) burst[kept++] = burst[i];
+      if (frame.data == nullptr) continue;
+      if (kept != i) rx_burst_[kept] = frame;
+      ++kept;
     }
     if (kept > 0) {
-      ports_[port]->Release(std::span<const Frame>(burst.data(), kept));
+      ports_[port]->Release(std::span<const Frame>(rx_burst_.data(), kept));
     }
   }
   // A busy engine is not woken by its ports, so it looks now and then.
@@ -88,13 +90,17 @@ void Engine::OnFrame(size_t port, Frame& frame) {
     return;
   }
   const MacAddress& mine = ports_[port]->info().mac;
-  if (!std::equal(mine.bytes.begin(), mine.bytes.end(),
-                  view.ethernet->destination) &&
+  if (std::memcmp(mine.bytes.data(), view.ethernet->destination, 6) != 0 &&
       !(view.ethernet->destination[0] & 1)) {
     return;  // a promiscuous or flooding medium: somebody else's frame
   }
   if (wire::IsControl(view.type())) {
-    if (control_ != nullptr) control_->OnControlFrame(port, frame.path, view);
+    if (control_ == nullptr) return;
+    if (frame.is_borrowed) {  // no parser of bodies expects them to change
+      control_body_.assign(view.payload.begin(), view.payload.end());
+      view.payload = control_body_;
+    }
+    control_->OnControlFrame(port, frame.path, view);
     return;
   }
   if (view.type() == wire::kReset) return OnReset(view);
@@ -120,8 +126,8 @@ void Engine::OnFrame(size_t port, Frame& frame) {
   }
   // A link has one peer, and never changes its port: its frames are cut for it.
   if (port != link->port ||
-      !std::equal(link->remote_mac.bytes.begin(), link->remote_mac.bytes.end(),
-                  view.ethernet->source)) {
+      std::memcmp(link->remote_mac.bytes.data(), view.ethernet->source, 6) !=
+          0) {
     ++counters_.drop_unknown_link;
     return;
   }
@@ -138,10 +144,6 @@ void Engine::OnFrame(size_t port, Frame& frame) {
   } else {
     OnAck(*link, view);
   }
-}
-
-uint16_t Engine::Credit() const {
-  return held_frames_ < kMaxHeldFrames / 2 ? kWindowFrames : kPressedCredit;
 }
 
 void Engine::Schedule(Link& link) {
@@ -194,12 +196,6 @@ void Engine::RunLinkTimers(Link& link) {
   }
 }
 
-void Engine::MarkReady(Link& link) {
-  if (link.ready) return;
-  link.ready = true;
-  ready_.push_back(link.id);
-}
-
 bool Engine::ServeLinks() {
   if (ready_.empty()) return false;
   const uint64_t sent_before = counters_.tx_frames;
@@ -217,7 +213,7 @@ bool Engine::ServeLinks() {
     Pump(*link);  // its frames carry the acknowledgement, if it sends any
     if (link->unacknowledged == 0 && !link->ack_now) continue;
     if (link->ack_requested || link->ack_now ||
-        link->unacknowledged >= kWindowFrames / 8) {
+        link->unacknowledged >= kAckEveryFrames) {
       SendAck(*link, Ring::kDoorbell, false);
     }
   }

@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_NIC_DATAPATH_ENGINE_H_
 #define TRIPWIRE_NIC_DATAPATH_ENGINE_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -113,7 +114,13 @@ class Engine {
 
   // --- Links, for the control plane ----------------------------------------
   Link& NewLink(uint32_t context);
-  Link* FindLink(LinkId id);
+  Link* FindLink(LinkId id) {
+    const uint32_t slot = id.value & kSlotMask;
+    if (slot >= links_.size()) return nullptr;
+    Link* link = links_[slot].get();
+    if (link->id != id || link->state == LinkState::kFree) return nullptr;
+    return link;
+  }
   void OpenLink(Link& link);  // from kConnecting or kRequested; starts its timers
   // Ends the link now: fails what is outstanding, tells the context (unless
   // `tell` is false) and frees held frames.
@@ -160,36 +167,68 @@ class Engine {
   bool RunTimers();
   void RunLinkTimers(Link& link);
   bool ServeLinks();
-  uint16_t Credit() const;
+  uint16_t Credit() const {
+    return held_frames_ < kMaxHeldFrames / 2 ? kWindowFrames : kPressedCredit;
+  }
+  // The time, read at most once in a turn, and not before it is needed: whoever
+  // waits for a frame of ours should not wait for a clock.
+  uint64_t Now() {
+    if (now_is_stale_) {
+      now_ns_ = clock_.NowNs();
+      now_is_stale_ = false;
+    }
+    return now_ns_;
+  }
 
   // receive.cc
   void OnSequenced(Link& link, Frame& frame, const wire::FrameView& view);
+  bool HoldFrame(Link& link, Frame& frame, const wire::FrameView& view,
+                 Frame& slot);
   void DrainEarly(Link& link);
   void NoteReceived(Link& link);
   Delivery Deliver(Link& link, const wire::FrameView& view);
   void DropEarly(Link& link);
 
   // send.cc
-  bool Enqueue(Link& link, SendOp op);
   void Pump(Link& link);
-  bool MaySend(const Link& link, uint64_t sequence, uint32_t more) const;
+  bool MaySend(const Link& link, uint64_t sequence, uint32_t more) const {
+    return sequence < link.acked + std::min(link.peer_credit, kWindowFrames) &&
+           link.InFlight() + more <
+               static_cast<uint32_t>(link.congestion_window);
+  }
   bool PumpLost(Link& link);
   bool PumpNew(Link& link);
   bool TransmitBurst(Link& link, std::span<Frame> frames, size_t* sent);
   uint32_t SegmentBytes(const Link& link, const SendOp& op,
                         uint64_t offset) const;
-  uint32_t BuildFrame(Link& link, SendOp& op, uint64_t sequence,
-                      uint32_t acknowledged, uint64_t offset, uint32_t length,
-                      bool ack_requested, uint8_t* out);
+  struct Piece {  // of an operation: what one frame carries
+    uint64_t op, offset;
+    uint32_t length;
+    bool ends_op;
+  };
+  size_t CutPieces(Link& link, std::span<Piece> pieces);
+  void NotePieceSent(Link& link, const Piece& piece, uint32_t acknowledged);
+  void BuildFrame(Link& link, SendOp& op, uint64_t sequence,
+                  uint32_t acknowledged, uint64_t offset, uint32_t length,
+                  bool ack_requested, Frame& frame);
   void OnTransmitted(Link& link, SendOp& op);
   void FillHeaders(const Link& link, uint8_t type, uint16_t flags,
                    uint64_t sequence, uint32_t acknowledged,
                    uint8_t* out) const;
-  void NoteAckSent(Link& link);
-  uint32_t Acknowledged(const Link& link) const;
+  static void NoteAckSent(Link& link) {
+    link.unacknowledged = 0;
+    link.ack_now = false;
+    link.ack_requested = false;
+    link.ack_at = kNever;
+  }
+  static uint32_t Acknowledged(const Link& link) {
+    return static_cast<uint32_t>(
+        link.refusals_queued > 0 ? link.first_refused : link.expected);
+  }
 
   // loss.cc
   void ApplyAck(Link& link, const wire::FrameView& view);
+  void GrowWindow(Link& link, uint32_t newly);
   void ApplyCompletion(Link& link);
   void CompleteOps(Link& link, uint64_t acked);
   void DetectLosses(Link& link, uint64_t newest_transmission);
@@ -201,6 +240,8 @@ class Engine {
   void OnAck(Link& link, const wire::FrameView& view);
   void SendAck(Link& link, Ring ring, bool ask);
   void OnReset(const wire::FrameView& view);
+  bool WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
+                   std::span<const uint8_t> data);
   void OnWrite(Link& link, const wire::FrameView& view);
   Delivery OnReadRequest(Link& link, const wire::FrameView& view);
   void OnReadResponse(Link& link, const wire::FrameView& view);
@@ -221,7 +262,17 @@ class Engine {
   bool TakeLinkEvent(Link& link, Event* event);
   void FailOp(Link& link, OpStatus status);
   void Finish(Completion* completion, OpStatus status);
-  void MarkReady(Link& link);
+  void MarkReady(Link& link) {
+    if (link.ready) return;
+    link.ready = true;
+    ready_.push_back(link.id);
+  }
+
+  static constexpr size_t kBurst = 32;
+  // A link id is a slot and how often the slot was used, so that the id of an
+  // ended link names nothing.
+  static constexpr uint32_t kSlotBits = 20;
+  static constexpr uint32_t kSlotMask = (1u << kSlotBits) - 1;
 
   const EngineOptions options_;
   Clock& clock_;
@@ -230,11 +281,15 @@ class Engine {
   ControlPlane* control_ = nullptr;
   NicCounters counters_;
   uint64_t news_ = 0;
-  uint64_t now_ns_ = 0;
+  uint64_t now_ns_ = 0;  // see Now()
+  bool now_is_stale_ = false;
   uint64_t service_at_ = 0;
   uint64_t control_at_ = 0;
   uint64_t tripwires_made_ = 0;
   uint32_t held_frames_ = 0;  // early frames, all links
+  // Here rather than on the stack: clearing them would cost more than a frame.
+  std::array<Frame, kBurst> rx_burst_, tx_burst_;
+  std::vector<uint8_t> control_body_;
 
   std::vector<std::unique_ptr<ContextState>> contexts_;
   std::vector<std::unique_ptr<Link>> links_;

@@ -5,15 +5,6 @@
 #include "nic/datapath/engine.h"
 
 namespace tripwire {
-namespace {
-
-// A link id is a slot and how often the slot was used, so that the id of an
-// ended link names nothing.
-constexpr uint32_t kSlotBits = 20;
-constexpr uint32_t kSlotMask = (1u << kSlotBits) - 1;
-
-}  // namespace
-
 uint32_t Engine::CreateContext() {
   for (uint32_t id = 0; id < contexts_.size(); ++id) {
     if (!contexts_[id]->live) {
@@ -28,7 +19,7 @@ uint32_t Engine::CreateContext() {
 }
 
 void Engine::DestroyContext(uint32_t context) {
-  now_ns_ = clock_.NowNs();
+  now_is_stale_ = true;
   for (size_t slot = 0; slot < links_.size(); ++slot) {
     Link* link = links_[slot].get();
     if (link->state == LinkState::kFree || link->context != context) continue;
@@ -86,19 +77,11 @@ Link& Engine::NewLink(uint32_t context) {
   return link;
 }
 
-Link* Engine::FindLink(LinkId id) {
-  const uint32_t slot = id.value & kSlotMask;
-  if (slot >= links_.size()) return nullptr;
-  Link* link = links_[slot].get();
-  if (link->id != id || link->state == LinkState::kFree) return nullptr;
-  return link;
-}
-
 void Engine::OpenLink(Link& link) {
-  now_ns_ = clock_.NowNs();
+  now_is_stale_ = true;
   link.state = LinkState::kOpen;
-  link.heard_ns = now_ns_;
-  link.probe_at = now_ns_ + options_.keepalive_ns;
+  link.heard_ns = Now();
+  link.probe_at = Now() + options_.keepalive_ns;
   by_remote_[NameAtPeer(link)] = link.id;
   ++counters_.links_up;
   Schedule(link);

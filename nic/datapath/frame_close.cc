@@ -5,11 +5,10 @@ namespace tripwire {
 
 // The last operation of a link: everything before it is delivered first.
 void Engine::CloseGracefully(Link& link) {
-  now_ns_ = clock_.NowNs();
+  now_is_stale_ = true;
   if (link.state != LinkState::kOpen) return;
-  SendOp op;
+  SendOp& op = link.ops.emplace_back();
   op.type = wire::kClose;
-  link.ops.push_back(std::move(op));
   Pump(link);
   if (link.state == LinkState::kOpen) link.state = LinkState::kClosing;
 }

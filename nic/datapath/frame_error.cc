@@ -13,11 +13,10 @@ void Engine::Refuse(Link& link, uint64_t sequence, OpStatus status) {
     default: ++counters_.refused_bounds; break;
   }
   if (link.refusals_queued++ == 0) link.first_refused = link.expected;
-  SendOp op;
+  SendOp& op = link.ops.emplace_back();
   op.type = wire::kOpError;
   op.operation = static_cast<uint32_t>(sequence);
   op.status = status;
-  link.ops.push_back(std::move(op));
   MarkReady(link);
 }
 

@@ -6,21 +6,21 @@ namespace tripwire {
 bool Engine::Flush(LinkId id, Completion* completion) {
   Link* link = FindLink(id);
   if (link == nullptr || link->state != LinkState::kOpen) return false;
-  now_ns_ = clock_.NowNs();
-  SendOp op;
+  now_is_stale_ = true;
+  SendOp& op = link->ops.emplace_back();
   op.type = wire::kFlushRequest;
   op.completion = completion;
-  return Enqueue(*link, std::move(op));
+  Pump(*link);
+  return true;
 }
 
 // Delivery is in order, so everything before the request is placed by now.
 Engine::Delivery Engine::OnFlushRequest(Link& link,
                                         const wire::FrameView& view) {
   if (link.answers_queued >= kMaxQueuedAnswers) return Delivery::kNoRoom;
-  SendOp op;
+  SendOp& op = link.ops.emplace_back();
   op.type = wire::kFlushResponse;
   op.operation = view.sequence();
-  link.ops.push_back(std::move(op));
   ++link.answers_queued;
   MarkReady(link);
   return Delivery::kTaken;

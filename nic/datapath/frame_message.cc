@@ -15,8 +15,8 @@ constexpr size_t kMaxInboxMessages = 65536;
 bool Engine::SendMessage(LinkId id, std::span<const uint8_t> message) {
   Link* link = FindLink(id);
   if (link == nullptr || link->state != LinkState::kOpen) return false;
-  now_ns_ = clock_.NowNs();
-  SendOp op;
+  now_is_stale_ = true;
+  SendOp& op = link->ops.emplace_back();
   op.type = wire::kMessage;
   op.length = message.size();
   if (!message.empty()) {
@@ -24,7 +24,8 @@ bool Engine::SendMessage(LinkId id, std::span<const uint8_t> message) {
     std::memcpy(op.copy.data, message.data(), message.size());
     op.data = op.copy.data;
   }
-  return Enqueue(*link, std::move(op));
+  Pump(*link);
+  return true;
 }
 
 std::optional<std::vector<uint8_t>> Engine::TakeMessage(LinkId id) {

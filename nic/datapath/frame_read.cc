@@ -10,8 +10,8 @@ bool Engine::Read(LinkId id, const ApertureName& from, uint64_t offset,
                   std::span<uint8_t> into, Completion* completion) {
   Link* link = FindLink(id);
   if (link == nullptr || link->state != LinkState::kOpen) return false;
-  now_ns_ = clock_.NowNs();
-  SendOp op;
+  now_is_stale_ = true;
+  SendOp& op = link->ops.emplace_back();
   op.type = wire::kReadRequest;
   op.handle = from.handle;
   op.generation = from.generation;
@@ -19,7 +19,8 @@ bool Engine::Read(LinkId id, const ApertureName& from, uint64_t offset,
   op.length = into.size();
   op.read_into = into.data();
   op.completion = completion;
-  return Enqueue(*link, std::move(op));
+  Pump(*link);
+  return true;
 }
 
 Engine::Delivery Engine::OnReadRequest(Link& link,
@@ -34,14 +35,13 @@ Engine::Delivery Engine::OnReadRequest(Link& link,
     Refuse(link, view.sequence(), status);
     return Delivery::kTaken;
   }
-  SendOp op;
+  SendOp& op = link.ops.emplace_back();
   op.type = wire::kReadResponse;
   op.handle = body.handle.get();
   op.generation = body.generation.get();
   op.offset = body.offset.get();
   op.length = body.length.get();
   op.operation = view.sequence();
-  link.ops.push_back(std::move(op));
   ++link.answers_queued;
   MarkReady(link);
   return Delivery::kTaken;

@@ -22,8 +22,12 @@ namespace tripwire {
 // Frames a sender may have outstanding, and a receiver may hold early: what one
 // acknowledgement's bitmap can describe.
 inline constexpr uint32_t kWindowFrames = 256;
+// An acknowledgement of its own goes out at the latest after so many frames.
+inline constexpr uint32_t kAckEveryFrames = kWindowFrames / 8;
 // Early frames held for all links together; they are the ports' buffers.
 inline constexpr uint32_t kMaxHeldFrames = 2048;
+// What a receiver grants while it holds more than half of that.
+inline constexpr uint16_t kPressedCredit = 32;
 // Answers one link may have queued here; beyond that its requests wait, so a peer
 // cannot make this side remember without bound.
 inline constexpr size_t kMaxQueuedAnswers = 4096;
@@ -31,12 +35,15 @@ inline constexpr size_t kMaxQueuedAnswers = 4096;
 // An operation on its way out: one or more frames with consecutive sequence
 // numbers, produced when there is room for them and again if they are lost.
 struct SendOp {
+  // Data of up to so many bytes is kept in the operation itself.
+  static constexpr size_t kInlineBytes = 64;
+
   uint8_t type = 0;           // wire::FrameType
   uint32_t handle = 0;        // peer's aperture; for read responses, ours
   uint32_t generation = 0;
   uint64_t offset = 0;        // in that aperture
   uint64_t length = 0;        // bytes of data
-  const uint8_t* data = nullptr;
+  const uint8_t* data = nullptr;  // unless it is in `small`
   CopyPool::Block copy;       // owns `data` if it was copied
   Completion* completion = nullptr;
   uint8_t* read_into = nullptr;  // read requests: where the data goes
@@ -45,6 +52,10 @@ struct SendOp {
   bool transmitted = false;   // its last frame has been sent at least once
   uint64_t first_sequence = 0;
   uint64_t end_sequence = 0;  // past its last frame; 0 until that is produced
+  bool is_small = false;
+  uint8_t small[kInlineBytes];
+
+  const uint8_t* Data() const { return is_small ? small : data; }
 };
 
 // A frame sent and not yet acknowledged.

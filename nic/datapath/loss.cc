@@ -67,15 +67,9 @@ void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   }
   if (newly > 0) {
     if (newest_sent_ns != 0) {
-      link.MeasureRoundTrip(now_ns_ - std::min(now_ns_, newest_sent_ns));
+      link.MeasureRoundTrip(Now() - std::min(Now(), newest_sent_ns));
     }
-    if (link.congestion_window < link.slow_start_threshold) {
-      link.congestion_window += newly;
-    } else {
-      link.congestion_window += newly / link.congestion_window;
-    }
-    link.congestion_window =
-        std::min<double>(link.congestion_window, kWindowFrames);
+    if (link.congestion_window < kWindowFrames) GrowWindow(link, newly);
     if (link.received_count > 0) DetectLosses(link, newest);
   }
   if (advanced) link.backoff = 0;
@@ -99,6 +93,16 @@ void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   }
 }
 
+void Engine::GrowWindow(Link& link, uint32_t newly) {
+  if (link.congestion_window < link.slow_start_threshold) {
+    link.congestion_window += newly;
+  } else {
+    link.congestion_window += newly / link.congestion_window;
+  }
+  link.congestion_window =
+      std::min<double>(link.congestion_window, kWindowFrames);
+}
+
 void Engine::ApplyCompletion(Link& link) {
   while (link.pending.barrier != 0 && link.expected >= link.pending.barrier) {
     const uint64_t acked = link.pending.acked;
@@ -117,8 +121,10 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
     if (op.type == wire::kClose) return OnClosed(link);
     if (op.type == wire::kWrite) {
       if (status == OpStatus::kOk) {
-        FireOutbound(link, Access::kWrite, op.handle, op.generation, op.offset,
-                     op.length);
+        if (!link.outbound.empty()) {
+          FireOutbound(link, Access::kWrite, op.handle, op.generation, op.offset,
+                       op.length);
+        }
       } else if (op.completion == nullptr) {
         FailOp(link, status);
       }
@@ -127,7 +133,7 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
       --link.answers_queued;
       if (link.early_count > 0) MarkReady(link);  // room for another request
     }
-    copies_.Give(op.copy);
+    if (op.copy.data != nullptr) copies_.Give(op.copy);
     Completion* completion = op.completion;
     link.ops.pop_front();
     ++link.first_op;
@@ -162,7 +168,7 @@ void Engine::SetRetransmitTimer(Link& link) {
     link.retransmit_at = kNever;
     return;
   }
-  link.retransmit_at = now_ns_ + link.RetransmitTimeoutNs();
+  link.retransmit_at = Now() + link.RetransmitTimeoutNs();
   Schedule(link);
 }
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Frames of a link into their order: duplicates dropped, early ones held.
+#include <algorithm>
+#include <cstring>
+
 #include "nic/datapath/engine.h"
 
 namespace tripwire {
@@ -38,8 +41,8 @@ void Engine::OnSequenced(Link& link, Frame& frame,
     ApplyCompletion(link);
     return;
   }
-  NoteReceived(link);
   link.ack_now = true;  // say what is missing, or that this was here before
+  NoteReceived(link);
   if (sequence < link.expected) {
     ++counters_.duplicate_frames;
     return;
@@ -55,13 +58,39 @@ void Engine::OnSequenced(Link& link, Frame& frame,
     ++counters_.duplicate_frames;
     return;
   }
-  slot = frame;
-  slot.path = static_cast<PathId>(link.port);  // who to give the buffer back to
-  frame.data = nullptr;
+  if (!HoldFrame(link, frame, view, slot)) {
+    ++counters_.drop_no_buffer;
+    return;
+  }
   ++link.early_count;
   ++held_frames_;
   ++counters_.early_frames;
   link.early_end = std::max(link.early_end, sequence + 1);
+}
+
+// Takes the frame over, or a copy of one that its sender wants back.
+bool Engine::HoldFrame(Link& link, Frame& frame, const wire::FrameView& view,
+                       Frame& slot) {
+  if (frame.is_borrowed) {
+    Port& port = *ports_[link.port];
+    Frame copy;
+    if (port.Allocate({&copy, 1}) == 0) return false;
+    if (copy.capacity_bytes < frame.length_bytes) {
+      port.Release({&copy, 1});
+      return false;
+    }
+    std::memcpy(copy.data, frame.data, frame.length_bytes);
+    // Headers as they were when they were checked.
+    std::memcpy(copy.data, view.head,
+                std::min<size_t>(frame.length_bytes, sizeof view.head));
+    copy.length_bytes = frame.length_bytes;
+    slot = copy;
+  } else {
+    slot = frame;
+    frame.data = nullptr;
+  }
+  slot.path = static_cast<PathId>(link.port);  // who to give the buffer back to
+  return true;
 }
 
 // Delivers held frames whose turn has come. One there is no room for stays: its
@@ -106,14 +135,18 @@ void Engine::DropEarly(Link& link) {
 void Engine::NoteReceived(Link& link) {
   ++link.unacknowledged;
   if (link.ack_at == kNever) {
-    link.ack_at = now_ns_ + kAckDelayNs;
+    link.ack_at = Now() + kAckDelayNs;
     Schedule(link);
   }
   if (!link.ack_delayed) {
     link.ack_delayed = true;
     delayed_acks_.push_back(link.id);
   }
-  MarkReady(link);
+  // Otherwise it waits for a frame to ride on.
+  if (link.ack_now || link.ack_requested ||
+      link.unacknowledged >= kAckEveryFrames) {
+    MarkReady(link);
+  }
 }
 
 Engine::Delivery Engine::Deliver(Link& link, const wire::FrameView& view) {

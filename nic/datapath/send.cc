@@ -11,9 +11,12 @@
 namespace tripwire {
 namespace {
 
-constexpr size_t kBurst = 32;
-// Ask for an acknowledgement at least this often in a long run of frames.
+// Ask for an acknowledgement at least this often in a long run of frames, when
+// so many are unacknowledged: in an exchange they come by themselves.
 constexpr uint64_t kAskEvery = 64;
+constexpr uint64_t kAskBehind = 32;
+// Shorter data is copied into its frame, longer data gathered if the port can.
+constexpr uint32_t kGatherBytes = 256;
 // Segments of one operation are cut at multiples of this, so that no word is.
 constexpr uint64_t kCutAlignment = 64;
 
@@ -37,23 +40,11 @@ bool CarriesData(uint8_t type) {
 
 }  // namespace
 
-bool Engine::Enqueue(Link& link, SendOp op) {
-  link.ops.push_back(std::move(op));
-  Pump(link);
-  return true;
-}
-
-bool Engine::MaySend(const Link& link, uint64_t sequence,
-                     uint32_t more) const {
-  return sequence < link.acked + std::min(link.peer_credit, kWindowFrames) &&
-         link.InFlight() + more < static_cast<uint32_t>(link.congestion_window);
-}
-
 void Engine::Pump(Link& link) {
   if (!link.carries_data()) return;
   if (link.sent.empty()) link.sent.resize(kWindowFrames);
   if (link.lost_count > 0 && !PumpLost(link)) return;
-  PumpNew(link);
+  if (link.cursor_op < link.first_op + link.ops.size()) PumpNew(link);
 }
 
 uint32_t Engine::SegmentBytes(const Link& link, const SendOp& op,
@@ -87,14 +78,14 @@ void Engine::FillHeaders(const Link& link, uint8_t type, uint16_t flags,
   header->credit = Credit();
 }
 
-uint32_t Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
-                            uint32_t acknowledged, uint64_t offset,
-                            uint32_t length, bool ack_requested,
-                            uint8_t* out) {
+void Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
+                        uint32_t acknowledged, uint64_t offset,
+                        uint32_t length, bool ack_requested, Frame& frame) {
+  uint8_t* const out = frame.data;
   uint8_t type = op.type;
   OpStatus status = op.status;
   // A read or a fence has no data of its own.
-  const uint8_t* source = op.data == nullptr ? nullptr : op.data + offset;
+  const uint8_t* source = op.Data() == nullptr ? nullptr : op.Data() + offset;
   if (type == wire::kReadResponse) {
     // Looked up for every frame, also when it is sent again: the aperture may
     // have been revoked meanwhile.
@@ -154,15 +145,25 @@ uint32_t Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
     default: break;
   }
   size_t bytes = FixedBytes(type);
-  if (CarriesData(type)) {
-    if (type == wire::kReadResponse) {
-      FetchFromShared(payload + bytes, source, length);
-    } else if (length > 0) {
-      std::memcpy(payload + bytes, source, length);
-    }
+  frame.tail_bytes = 0;
+  if (type == wire::kReadResponse) {
+    FetchFromShared(payload + bytes, source, length);
+    bytes += length;
+  } else if (CarriesData(type) && length >= kGatherBytes && !link.checksum &&
+             ports_[link.port]->info().gathers) {
+    // Only the owner's own data, which does not change: words may tear.
+    auto* header = reinterpret_cast<wire::FrameHeader*>(
+        out + sizeof(wire::EthernetHeader));
+    header->length = static_cast<uint16_t>(bytes + length);
+    frame.length_bytes = static_cast<uint32_t>(wire::kHeaderBytes + bytes);
+    frame.tail = source;
+    frame.tail_bytes = length;
+    return;
+  } else if (CarriesData(type) && length > 0) {
+    std::memcpy(payload + bytes, source, length);
     bytes += length;
   }
-  return wire::Seal(out, bytes, link.checksum);
+  frame.length_bytes = wire::Seal(out, bytes, link.checksum);
 }
 
 // Hands a burst to the link's port. Frames it had no room for are released.
@@ -172,7 +173,7 @@ bool Engine::TransmitBurst(Link& link, std::span<Frame> frames, size_t* sent) {
   *sent = port.Transmit(link.path, frames);
   counters_.tx_frames += *sent;
   for (size_t i = 0; i < *sent; ++i) {
-    counters_.tx_bytes += frames[i].length_bytes;
+    counters_.tx_bytes += frames[i].total_bytes();
   }
   if (*sent == frames.size()) return true;
   port.Release(frames.subspan(*sent));
@@ -182,7 +183,7 @@ bool Engine::TransmitBurst(Link& link, std::span<Frame> frames, size_t* sent) {
 
 // Sends lost frames again, oldest first. Returns false when the port is full.
 bool Engine::PumpLost(Link& link) {
-  std::array<Frame, kBurst> frames;
+  std::array<Frame, kBurst>& frames = tx_burst_;
   std::array<uint64_t, kBurst> sequences;
   uint64_t scan = link.acked;
   while (link.lost_count > 0) {
@@ -196,10 +197,8 @@ bool Engine::PumpLost(Link& link) {
     const size_t got = ports_[link.port]->Allocate({frames.data(), count});
     for (size_t i = 0; i < got; ++i) {
       const SentFrame& record = link.Sent(sequences[i]);
-      frames[i].length_bytes =
-          BuildFrame(link, link.Op(record.op), sequences[i],
-                     record.acknowledged, record.op_offset, record.length,
-                     i + 1 == got, frames[i].data);
+      BuildFrame(link, link.Op(record.op), sequences[i], record.acknowledged,
+                 record.op_offset, record.length, i + 1 == got, frames[i]);
     }
     size_t sent = 0;
     const bool all = TransmitBurst(link, {frames.data(), got}, &sent);
@@ -207,7 +206,7 @@ bool Engine::PumpLost(Link& link) {
       SentFrame& record = link.Sent(sequences[i]);
       record.lost = false;
       record.retransmitted = true;
-      record.sent_ns = now_ns_;
+      record.sent_ns = Now();
       record.transmission = ++link.transmissions;
       --link.lost_count;
       ++link.retransmitted_frames;
@@ -224,30 +223,31 @@ bool Engine::PumpLost(Link& link) {
   return true;
 }
 
+// What there is, and may go, in one burst.
+size_t Engine::CutPieces(Link& link, std::span<Piece> pieces) {
+  size_t count = 0;
+  uint64_t number = link.cursor_op;
+  uint64_t offset = link.cursor_offset;
+  const uint64_t end = link.first_op + link.ops.size();
+  while (count < pieces.size() && number < end &&
+         MaySend(link, link.next_sequence + count,
+                 static_cast<uint32_t>(count))) {
+    const SendOp& op = link.Op(number);
+    const uint32_t length = SegmentBytes(link, op, offset);
+    const bool ends_op = !CarriesData(op.type) || offset + length == op.length;
+    pieces[count++] = {number, offset, length, ends_op};
+    offset = ends_op ? 0 : offset + length;
+    if (ends_op) ++number;
+  }
+  return count;
+}
+
 bool Engine::PumpNew(Link& link) {
-  struct Piece {
-    uint64_t op, offset;
-    uint32_t length;
-    bool ends_op;
-  };
-  std::array<Frame, kBurst> frames;
+  std::array<Frame, kBurst>& frames = tx_burst_;
   std::array<Piece, kBurst> pieces;
+  const uint64_t end = link.first_op + link.ops.size();
   for (;;) {
-    // What there is, and may go, in this burst.
-    size_t count = 0;
-    uint64_t number = link.cursor_op;
-    uint64_t offset = link.cursor_offset;
-    const uint64_t end = link.first_op + link.ops.size();
-    while (count < kBurst && number < end &&
-           MaySend(link, link.next_sequence + count,
-                   static_cast<uint32_t>(count))) {
-      const SendOp& op = link.Op(number);
-      const uint32_t length = SegmentBytes(link, op, offset);
-      const bool ends_op = !CarriesData(op.type) || offset + length == op.length;
-      pieces[count++] = {number, offset, length, ends_op};
-      offset = ends_op ? 0 : offset + length;
-      if (ends_op) ++number;
-    }
+    const size_t count = CutPieces(link, pieces);
     if (count == 0) return true;
     const size_t got = ports_[link.port]->Allocate({frames.data(), count});
     const uint32_t acknowledged = Acknowledged(link);
@@ -258,27 +258,15 @@ bool Engine::PumpNew(Link& link) {
           (piece.ends_op && piece.op + 1 == end &&
            link.Op(piece.op).completion != nullptr) ||
           !MaySend(link, sequence + 1, static_cast<uint32_t>(i + 1));
-      const bool ask = last_for_now || sequence % kAskEvery == 0;
-      frames[i].length_bytes =
-          BuildFrame(link, link.Op(piece.op), sequence, acknowledged,
-                     piece.offset, piece.length, ask, frames[i].data);
+      const bool ask = last_for_now || (sequence % kAskEvery == 0 &&
+                                        sequence - link.acked >= kAskBehind);
+      BuildFrame(link, link.Op(piece.op), sequence, acknowledged, piece.offset,
+                 piece.length, ask, frames[i]);
     }
     size_t sent = 0;
     const bool all = TransmitBurst(link, {frames.data(), got}, &sent);
     for (size_t i = 0; i < sent; ++i) {
-      const Piece& piece = pieces[i];
-      const uint64_t sequence = link.next_sequence++;
-      link.Sent(sequence) = {piece.op, piece.offset, piece.length, now_ns_,
-                             ++link.transmissions, acknowledged};
-      SendOp& op = link.Op(piece.op);
-      if (piece.offset == 0) op.first_sequence = sequence;
-      link.cursor_op = piece.ends_op ? piece.op + 1 : piece.op;
-      link.cursor_offset = piece.ends_op ? 0 : piece.offset + piece.length;
-      if (piece.ends_op) {
-        op.end_sequence = sequence + 1;
-        op.transmitted = true;
-        OnTransmitted(link, op);
-      }
+      NotePieceSent(link, pieces[i], acknowledged);
     }
     if (sent > 0) {
       if (Acknowledged(link) == acknowledged) {
@@ -295,7 +283,23 @@ bool Engine::PumpNew(Link& link) {
       MarkReady(link);
       return false;
     }
+    if (link.cursor_op == end) return true;
   }
+}
+
+void Engine::NotePieceSent(Link& link, const Piece& piece,
+                           uint32_t acknowledged) {
+  const uint64_t sequence = link.next_sequence++;
+  link.Sent(sequence) = {piece.op, piece.offset,         piece.length,
+                         Now(),    ++link.transmissions, acknowledged};
+  SendOp& op = link.Op(piece.op);
+  if (piece.offset == 0) op.first_sequence = sequence;
+  link.cursor_op = piece.ends_op ? piece.op + 1 : piece.op;
+  link.cursor_offset = piece.ends_op ? 0 : piece.offset + piece.length;
+  if (!piece.ends_op) return;
+  op.end_sequence = sequence + 1;
+  op.transmitted = true;
+  OnTransmitted(link, op);
 }
 
 // An operation's last frame went out for the first time.
@@ -317,18 +321,6 @@ void Engine::OnTransmitted(Link& link, SendOp& op) {
           op.offset, op.length, [&](uint32_t id) { Touch(id, Access::kRead); });
     }
   }
-}
-
-uint32_t Engine::Acknowledged(const Link& link) const {
-  return static_cast<uint32_t>(link.refusals_queued > 0 ? link.first_refused
-                                                        : link.expected);
-}
-
-void Engine::NoteAckSent(Link& link) {
-  link.unacknowledged = 0;
-  link.ack_now = false;
-  link.ack_requested = false;
-  link.ack_at = kNever;
 }
 
 }  // namespace tripwire

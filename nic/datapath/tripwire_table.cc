@@ -26,6 +26,12 @@ void TripwireIndex::Insert(uint32_t id, uint64_t offset, uint64_t length) {
   }
   ++level.size;
   ++size_;
+  if (!has_many_ && few_.size() < kFew) {
+    few_.push_back({id, offset, length});
+  } else {
+    has_many_ = true;
+    few_.clear();
+  }
 }
 
 void TripwireIndex::Erase(uint32_t id, uint64_t offset, uint64_t length) {
@@ -47,11 +53,27 @@ void TripwireIndex::Erase(uint32_t id, uint64_t offset, uint64_t length) {
   }
   --level.size;
   --size_;
+  few_.erase(std::remove_if(few_.begin(), few_.end(),
+                            [&](const Watch& w) { return w.id == id; }),
+             few_.end());
+  if (size_ == 0) has_many_ = false;
 }
 
 void TripwireIndex::Visit(uint64_t offset, uint64_t length,
                           absl::FunctionRef<void(uint32_t)> found) const {
-  if (length == 0 || size_ == 0) return;
+  if (length == 0) return;
+  if (has_many_) return VisitLevels(offset, length, found);
+  for (const Watch& watch : few_) {
+    if (watch.offset < offset + length &&
+        offset < watch.offset + watch.length) {
+      found(watch.id);
+    }
+  }
+}
+
+void TripwireIndex::VisitLevels(
+    uint64_t offset, uint64_t length,
+    absl::FunctionRef<void(uint32_t)> found) const {
   const uint64_t end = offset + length;
   for (int number = 0; number < kLevels; ++number) {
     const Level& level = levels_[number];

@@ -46,7 +46,9 @@ struct TripwireEntry {
 // at most two granules. A level keeps one bit a granule, so an access looks at
 // one bit for each granule it covers on each level in use, and at a hash bucket
 // only where a bit is set. An access to an unwatched address costs a few
-// loads however many tripwires are set elsewhere.
+// loads however many tripwires are set elsewhere. The first few watches of an
+// aperture are in a list besides, and as long as there are no more, only that is
+// looked at.
 //
 // Thread safety: none (the engine's lock).
 // Invariant: Visit calls back for exactly the ids whose range overlaps the
@@ -65,6 +67,7 @@ class TripwireIndex {
   static constexpr int kLevels = 10;
   static constexpr int kFirstShift = 6;
   static constexpr int kLevelShift = 6;
+  static constexpr size_t kFew = 4;
   struct Watch {
     uint32_t id;
     uint64_t offset;
@@ -80,7 +83,13 @@ class TripwireIndex {
   static int ShiftOf(int level) { return kFirstShift + level * kLevelShift; }
   static int LevelFor(uint64_t length);
 
+  void VisitLevels(uint64_t offset, uint64_t length,
+                   absl::FunctionRef<void(uint32_t id)> found) const;
+
   uint64_t size_ = 0;
+  // All watches, unless there were more than kFew since there were none.
+  absl::InlinedVector<Watch, kFew> few_;
+  bool has_many_ = false;
   std::array<Level, kLevels> levels_;
 };
 

@@ -28,6 +28,7 @@ FaultyPort::FaultyPort(std::unique_ptr<Port> inner, Clock& clock,
       random_(seed),
       info_(inner_->info()) {
   info_.is_reliable = false;
+  info_.gathers = false;
   if (inner_->wake_fd() >= 0) MakeAlarm();
 }
 
@@ -151,8 +152,14 @@ void FaultyPort::PullReceived() {
   std::array<Frame, kBurst> burst;
   const size_t count = inner_->Receive(burst);
   for (size_t i = 0; i < count; ++i) {
-    Suffer(rx_, options_.on_receive,
-           {burst[i].path, Ring::kDoorbell, burst[i]});
+    Passing passing{burst[i].path, Ring::kDoorbell, burst[i]};
+    if (burst[i].is_borrowed) {  // not ours to hold, or to change
+      const bool has_copy = Copy({burst[i].path, Ring::kDoorbell, burst[i]},
+                                 passing);
+      inner_->Release({&burst[i], 1});
+      if (!has_copy) continue;
+    }
+    Suffer(rx_, options_.on_receive, passing);
   }
   if (!rx_.held.empty()) LetGo(rx_, clock_.NowNs());
 }

@@ -22,7 +22,9 @@ absl::StatusOr<std::unique_ptr<FramePool>> FramePool::Create(
   // Two lines more than a power of two would be: were all headers a multiple
   // of 4096 apart, they would fight for one set of the first-level cache.
   const size_t stride =
-      (frame_bytes + kCacheLine - 1) / kCacheLine * kCacheLine + 2 * kCacheLine;
+      (kFrameSkewBytes + frame_bytes + kCacheLine - 1) / kCacheLine *
+          kCacheLine +
+      2 * kCacheLine;
   void* base = mmap(nullptr, count * stride, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
@@ -56,32 +58,21 @@ size_t FramePool::Take(std::span<Frame> frames) {
     free_.pop_back();
     is_out_[index] = true;
     Frame& frame = frames[taken++];
-    frame.data = base_ + index * stride_bytes_;
+    frame.data = base_ + index * stride_bytes_ + kFrameSkewBytes;
     frame.length_bytes = 0;
     frame.capacity_bytes = frame_bytes_;
     frame.path = 0;
-    frame.cookie = frame.data;
+    frame.is_borrowed = false;
+    frame.cookie = reinterpret_cast<void*>(uintptr_t{index} + 1);
+    frame.tail = nullptr;
+    frame.tail_bytes = 0;
   }
   return taken;
 }
 
-uint32_t FramePool::IndexOf(const Frame& frame) const {
-  const auto* start = static_cast<const uint8_t*>(frame.cookie);
-  const size_t offset = static_cast<size_t>(start - base_);
-  const size_t index = offset / stride_bytes_;
-  if (index >= count_ || index * stride_bytes_ != offset || !is_out_[index]) {
-    std::fprintf(stderr, "frame given back twice, or to a port it is not of\n");
-    std::abort();
-  }
-  return static_cast<uint32_t>(index);
-}
-
-void FramePool::Give(std::span<const Frame> frames) {
-  for (const Frame& frame : frames) {
-    const uint32_t index = IndexOf(frame);
-    is_out_[index] = false;
-    free_.push_back(index);
-  }
+void FramePool::AbortMisuse() {
+  std::fprintf(stderr, "frame given back twice, or to a port it is not of\n");
+  std::abort();
 }
 
 }  // namespace tripwire

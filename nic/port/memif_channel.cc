@@ -115,7 +115,7 @@ MemifAddRing MemifChannel::OfferedRing(MemifDirection direction) const {
 
 void MemifChannel::OpenOffered(bool peer_is_ours) {
   peer_is_ours_ = peer_is_ours;
-  producer_.emplace(View(MemifDirection::kC2s));
+  producer_.emplace(View(MemifDirection::kC2s), /*may_skew=*/true);
   consumer_.emplace(View(MemifDirection::kS2c));
   ring_fd_ = c2s_.doorbell.get();
   wake_fd_ = s2c_.doorbell.get();
@@ -198,7 +198,7 @@ absl::Status MemifChannel::Open(bool peer_is_ours) {
     }
   }
   peer_is_ours_ = peer_is_ours;
-  producer_.emplace(s2c);
+  producer_.emplace(s2c, /*may_skew=*/peer_is_ours);
   consumer_.emplace(c2s);
   ring_fd_ = s2c_.doorbell.get();
   wake_fd_ = c2s_.doorbell.get();
@@ -222,9 +222,10 @@ MemifRingView MemifChannel::View(MemifDirection direction) {
   if (owns_buffers_) {
     // Two lines apart from a multiple of the page, as in FramePool.
     view.buffer_stride_bytes =
-        (frame_bytes_ + kCacheLine - 1) / kCacheLine * kCacheLine +
+        (kFrameSkewBytes + frame_bytes_ + kCacheLine - 1) / kCacheLine *
+            kCacheLine +
         2 * kCacheLine;
-    view.buffer_bytes = frame_bytes_;
+    view.buffer_bytes = frame_bytes_ + kFrameSkewBytes;
     view.buffer_count = static_cast<uint16_t>(std::min<uint32_t>(
         view.slot_count,
         std::max(kMinBuffers,
@@ -238,42 +239,63 @@ MemifRingView MemifChannel::View(MemifDirection direction) {
 }
 
 size_t MemifChannel::Receive(FramePool& pool, PathId path,
-                             std::span<Frame> frames, PortCounters& counters) {
+                             std::span<Frame> frames, PortCounters& counters,
+                             size_t* borrowed) {
   size_t count = 0;
-  Frame spare;
-  bool has_spare = false;
   while (count < frames.size() && consumer_->HasFrames()) {
-    if (!has_spare && pool.Take({&spare, 1}) == 0) {
-      ++counters.rx_no_buffer;  // the frames wait in the ring
-      break;
-    }
-    has_spare = true;
-    bool is_too_long;
-    const size_t length =
-        consumer_->Pop({spare.data, spare.capacity_bytes}, &is_too_long);
-    if (length == 0) {
-      counters.rx_no_buffer += is_too_long;
+    Frame& frame = frames[count];
+    const std::span<uint8_t> in_place = consumer_->PopInPlace();
+    if (in_place.size() > pool.frame_bytes()) {  // longer than we said we take
+      ++counters.rx_no_buffer;
       continue;
     }
-    spare.length_bytes = static_cast<uint32_t>(length);
-    spare.path = path;
-    frames[count++] = spare;
-    has_spare = false;
+    if (!in_place.empty()) {
+      frame.data = in_place.data();
+      frame.length_bytes = static_cast<uint32_t>(in_place.size());
+      frame.capacity_bytes = frame.length_bytes;
+      frame.path = path;
+      frame.cookie = nullptr;
+      frame.is_borrowed = true;
+      frame.tail = nullptr;
+      frame.tail_bytes = 0;
+      ++*borrowed;
+    } else if (!ReceiveChained(pool, path, frame, counters)) {
+      if (pool.available() == 0) break;  // the frames wait in the ring
+      continue;
+    }
+    ++count;
     ++counters.rx_frames;
-    counters.rx_bytes += length;
+    counters.rx_bytes += frame.length_bytes;
   }
-  if (has_spare) pool.Give({&spare, 1});
-  consumer_->Release();
   return count;
+}
+
+bool MemifChannel::ReceiveChained(FramePool& pool, PathId path, Frame& frame,
+                                  PortCounters& counters) {
+  if (pool.Take({&frame, 1}) == 0) {
+    ++counters.rx_no_buffer;
+    return false;
+  }
+  bool is_too_long;
+  frame.length_bytes = static_cast<uint32_t>(
+      consumer_->Pop({frame.data, frame.capacity_bytes}, &is_too_long));
+  frame.path = path;
+  if (frame.length_bytes > 0) return true;
+  counters.rx_no_buffer += is_too_long;
+  pool.Give({&frame, 1});
+  return false;
 }
 
 size_t MemifChannel::Send(std::span<const Frame> frames, Ring ring,
                           PortCounters& counters) {
   size_t count = 0;
   for (const Frame& frame : frames) {
-    if (!producer_->Push({frame.data, frame.length_bytes})) break;
+    if (!producer_->Push({frame.data, frame.length_bytes},
+                         {frame.tail, frame.tail_bytes})) {
+      break;
+    }
     ++counters.tx_frames;
-    counters.tx_bytes += frame.length_bytes;
+    counters.tx_bytes += frame.total_bytes();
     if (++count % kPublishEvery == 0) producer_->Publish();
   }
   producer_->Publish();

@@ -59,9 +59,13 @@ class MemifChannel {
   void OpenOffered(bool peer_is_ours);
 
   // REQUIRES, from here on: Open or OpenOffered was called.
-  // As in Port; received frames get the given path.
+  // As in Port; received frames get the given path. Those of one slot are
+  // borrowed, counted in `borrowed`, and hold up the ring until GiveBack; others
+  // are put together in buffers of the pool.
   size_t Receive(FramePool& pool, PathId path, std::span<Frame> frames,
-                 PortCounters& counters);
+                 PortCounters& counters, size_t* borrowed);
+  // No borrowed frame of this channel is in use any more.
+  void GiveBack() { consumer_->Release(); }
   // Copies a prefix of the frames into the ring; returns its length.
   size_t Send(std::span<const Frame> frames, Ring ring, PortCounters& counters);
 
@@ -90,6 +94,8 @@ class MemifChannel {
     return direction == MemifDirection::kC2s ? c2s_ : s2c_;
   }
   MemifRingView View(MemifDirection direction);
+  bool ReceiveChained(FramePool& pool, PathId path, Frame& frame,
+                      PortCounters& counters);
   void RingIfWanted(Ring ring, bool is_short, PortCounters& counters);
 
   std::vector<MemifRegion> regions_;

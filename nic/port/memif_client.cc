@@ -50,7 +50,7 @@ MemifClientPort::~MemifClientPort() = default;
 
 size_t MemifClientPort::Receive(std::span<Frame> frames) {
   if (channel_ == nullptr) return 0;
-  return channel_->Receive(*pool_, 0, frames, counters_);
+  return ReceiveFrom(*channel_, 0, frames);
 }
 
 size_t MemifClientPort::Transmit(PathId path, std::span<const Frame> frames,
@@ -69,7 +69,7 @@ size_t MemifClientPort::Transmit(PathId path, std::span<const Frame> frames,
     }
     rest = rest.first(run);
     const size_t sent = channel_->Send(rest, ring, counters_);
-    pool_->Give(rest.first(sent));
+    Release(rest.first(sent));
     done += sent;
     if (sent < run) {
       if (path != kAllPaths) break;
@@ -174,7 +174,7 @@ void MemifClientPort::Leave(const char* why, uint64_t now_ns) {
   // The doorbell lives on in a peer that is still there.
   Unwatch(channel_->wake_fd());
   Unwatch(control_.get());
-  channel_.reset();
+  Retire(std::move(channel_));
   control_.reset();
   backoff_ns_ = 0;
   RetryLater(now_ns);

@@ -70,8 +70,8 @@ size_t MemifListenerPort::Receive(std::span<Frame> frames) {
     const uint32_t place = active_[next_to_serve_++];
     MemifChannel& channel = *members_[place].channel;
     const size_t turn = std::min(frames.size() - count, kTurnFrames);
-    const size_t got = channel.Receive(*pool_, PathOf(place),
-                                       frames.subspan(count, turn), counters_);
+    const size_t got =
+        ReceiveFrom(channel, PathOf(place), frames.subspan(count, turn));
     count += got;
     idle = got == 0 ? idle + 1 : 0;
     if (channel.is_broken()) has_broken_ = true;
@@ -93,7 +93,7 @@ size_t MemifListenerPort::Transmit(PathId path, std::span<const Frame> frames,
     rest = rest.first(run);
     if (path == kAllPaths) {
       Broadcast(rest, ring);
-      pool_->Give(rest);
+      Release(rest);
       done += run;
       continue;
     }
@@ -103,7 +103,7 @@ size_t MemifListenerPort::Transmit(PathId path, std::span<const Frame> frames,
       continue;
     }
     const size_t sent = member->channel->Send(rest, ring, counters_);
-    pool_->Give(rest.first(sent));
+    Release(rest.first(sent));
     done += sent;
     if (member->channel->is_broken()) has_broken_ = true;
     if (sent < run) break;
@@ -270,7 +270,7 @@ void MemifListenerPort::Remove(uint32_t place, const char* why) {
   // or in a child of this process (any descriptor).
   Unwatch(member.channel->wake_fd());
   Unwatch(member.control.get());
-  member.channel.reset();
+  Retire(std::move(member.channel));
   member.control.reset();
   member.generation =
       static_cast<uint16_t>((member.generation + 1) & kGenerationMask);

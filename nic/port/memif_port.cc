@@ -3,6 +3,10 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
 #include "nic/base/random.h"
 
 namespace tripwire {
@@ -28,6 +32,7 @@ MemifPort::MemifPort(const MemifOptions& options,
   info_.mac = MakeMac();
   info_.max_frame_bytes = options.max_frame_bytes;
   info_.is_reliable = true;
+  info_.gathers = true;
 }
 
 bool MemifPort::Watch(int fd, uint32_t events, Source source, uint32_t which) {
@@ -43,8 +48,52 @@ void MemifPort::Unwatch(int fd) {
 
 size_t MemifPort::Drop(std::span<const Frame> frames) {
   counters_.tx_dropped += frames.size();
-  pool_->Give(frames);
+  Release(frames);
   return frames.size();
+}
+
+size_t MemifPort::ReceiveFrom(MemifChannel& channel, PathId path,
+                              std::span<Frame> frames) {
+  if (!channel.HasFrames()) return 0;
+  size_t borrowed = 0;
+  const size_t count =
+      channel.Receive(*pool_, path, frames, counters_, &borrowed);
+  borrowed_ += borrowed;
+  // Slots that were copied from, or dropped, wait for those that were lent.
+  if (borrowed_ == 0) {
+    channel.GiveBack();
+  } else if (lenders_.empty() || lenders_.back() != &channel) {
+    lenders_.push_back(&channel);
+  }
+  return count;
+}
+
+void MemifPort::Release(std::span<const Frame> frames) {
+  size_t returned = 0;
+  for (const Frame& frame : frames) {
+    if (frame.is_borrowed) {
+      ++returned;
+    } else {
+      pool_->GiveOne(frame);
+    }
+  }
+  if (returned == 0) return;
+  if (returned > borrowed_) {
+    std::fprintf(stderr, "frame given back twice, or to a port it is not of\n");
+    std::abort();
+  }
+  borrowed_ -= returned;
+  if (borrowed_ == 0) AllReturned();
+}
+
+void MemifPort::AllReturned() {
+  for (MemifChannel* lender : lenders_) lender->GiveBack();
+  lenders_.clear();
+  retired_.clear();
+}
+
+void MemifPort::Retire(std::unique_ptr<MemifChannel> channel) {
+  if (borrowed_ > 0) retired_.push_back(std::move(channel));
 }
 
 size_t MemifPort::CountUnsendable(std::span<const Frame> frames) const {
@@ -60,7 +109,7 @@ size_t MemifPort::CountSendable(std::span<const Frame> frames) const {
   size_t count = 0;
   while (count < frames.size() &&
          frames[count].length_bytes >= kEthernetHeaderBytes &&
-         frames[count].length_bytes <= info_.max_frame_bytes) {
+         frames[count].total_bytes() <= info_.max_frame_bytes) {
     ++count;
   }
   return count;

@@ -22,7 +22,9 @@ namespace tripwire {
 struct MemifOptions {
   std::string name;  // of the port, for messages
   std::string path;  // of the socket
-  uint32_t max_frame_bytes = 16384;
+  // 16 KiB of data and the headers of a write, so that writes of a power of two
+  // fill their frames.
+  uint32_t max_frame_bytes = 16384 + 64;
   size_t buffers = 8192;
   bool wait = false;  // client: open even though nobody listens yet
 };
@@ -35,7 +37,7 @@ class MemifPort : public Port {
   size_t Allocate(std::span<Frame> frames) override {
     return pool_->Take(frames);
   }
-  void Release(std::span<const Frame> frames) override { pool_->Give(frames); }
+  void Release(std::span<const Frame> frames) final;
   int wake_fd() const override { return epoll_.get(); }
   PortCounters counters() const override { return counters_; }
 
@@ -54,11 +56,25 @@ class MemifPort : public Port {
   // Accepts and drops: there is nobody there.
   size_t Drop(std::span<const Frame> frames);
 
+  // Receives from one channel. Frames it hands out lie in the channel's memory
+  // until they are released, whatever becomes of the channel meanwhile.
+  size_t ReceiveFrom(MemifChannel& channel, PathId path,
+                     std::span<Frame> frames);
+  // Ends a channel, or keeps its memory until no frame lies there any more.
+  void Retire(std::unique_ptr<MemifChannel> channel);
+
   const MemifOptions options_;
   PortInfo info_;
   PortCounters counters_;
   std::unique_ptr<FramePool> pool_;
   UniqueFd epoll_;
+
+ private:
+  void AllReturned();
+
+  size_t borrowed_ = 0;                  // frames handed out, still in rings
+  std::vector<MemifChannel*> lenders_;   // whose they are
+  std::vector<std::unique_ptr<MemifChannel>> retired_;
 };
 
 // `memif:PATH,listen`: any number of clients may join; each is a path.

@@ -3,67 +3,18 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cstring>
+
+#include "nic/port/frame_pool.h"
 
 namespace tripwire {
 namespace {
 
 using SharedIndex = std::atomic_ref<uint16_t>;
-using SharedWord = std::atomic_ref<uint64_t>;
 
-// The index the producer advances, and the one the consumer does.
-uint16_t& FilledIndex(const MemifRingView& view) {
-  return view.direction == MemifDirection::kC2s ? view.ring->head
-                                                : view.ring->tail;
-}
-uint16_t& FreedIndex(const MemifRingView& view) {
-  return view.direction == MemifDirection::kC2s ? view.ring->tail
-                                                : view.ring->head;
-}
-uint64_t* DescriptorWords(const MemifRingView& view, uint16_t slot) {
-  auto* descriptors = reinterpret_cast<uint64_t*>(view.ring + 1);
-  return descriptors + 2 * size_t{slot};
-}
+constexpr size_t kSkewFromBytes = 512;
 
 }  // namespace
-
-MemifDescriptor MemifRingView::ReadDescriptor(uint16_t slot) const {
-  uint64_t* words = DescriptorWords(*this, slot);
-  const uint64_t copy[2] = {
-      SharedWord(words[0]).load(std::memory_order_relaxed),
-      SharedWord(words[1]).load(std::memory_order_relaxed)};
-  return std::bit_cast<MemifDescriptor>(copy);
-}
-
-void MemifRingView::WriteDescriptor(uint16_t slot,
-                                    const MemifDescriptor& descriptor) const {
-  struct Words {
-    uint64_t word[2];
-  };
-  const auto copy = std::bit_cast<Words>(descriptor);
-  uint64_t* words = DescriptorWords(*this, slot);
-  SharedWord(words[0]).store(copy.word[0], std::memory_order_relaxed);
-  SharedWord(words[1]).store(copy.word[1], std::memory_order_relaxed);
-}
-
-uint8_t* MemifRingView::Resolve(const MemifDescriptor& descriptor) const {
-  if (descriptor.region >= regions.size()) return nullptr;
-  const MemifRegion& region = regions[descriptor.region];
-  if (descriptor.offset > region.size_bytes ||
-      descriptor.length_bytes > region.size_bytes - descriptor.offset) {
-    return nullptr;
-  }
-  return region.base + descriptor.offset;
-}
-
-MemifDescriptor MemifRingView::OwnBuffer(uint16_t index) const {
-  const uint32_t buffer = index & (buffer_count - 1u);
-  MemifDescriptor descriptor{};
-  descriptor.length_bytes = buffer_bytes;
-  descriptor.offset = first_buffer + buffer * buffer_stride_bytes;
-  return descriptor;
-}
 
 // --- Producer ---------------------------------------------------------------
 
@@ -71,7 +22,7 @@ uint16_t MemifProducer::FreshRoom() {
   // Pairs with the release store in MemifConsumer::Release and OfferBuffers:
   // the consumer is done with the buffers it gives back.
   const uint16_t freed =
-      SharedIndex(FreedIndex(view_)).load(std::memory_order_acquire);
+      SharedIndex(view_.FreedIndex()).load(std::memory_order_acquire);
   // C2S: the consumer counts the slots it has emptied. S2C: the buffers it has
   // offered, which are those free and those filled.
   const bool is_c2s = view_.direction == MemifDirection::kC2s;
@@ -91,30 +42,55 @@ uint16_t MemifProducer::room() {
   return room_;
 }
 
-bool MemifProducer::Push(std::span<const uint8_t> frame) {
+// The buffer of the slot with this running number, of descriptor->length_bytes;
+// null when the peer broke the rules.
+uint8_t* MemifProducer::Slot(uint16_t number, MemifDescriptor* descriptor) {
+  const auto slot = static_cast<uint16_t>(number & (view_.slot_count - 1));
+  *descriptor =
+      view_.owns_buffers ? view_.OwnBuffer(slot) : view_.ReadDescriptor(slot);
+  uint8_t* buffer = view_.Resolve(*descriptor);
+  if (buffer == nullptr || descriptor->length_bytes == 0) {
+    is_broken_ = true;
+    return nullptr;
+  }
+  return buffer;
+}
+
+bool MemifProducer::Push(std::span<const uint8_t> head,
+                         std::span<const uint8_t> tail) {
   const auto mask = static_cast<uint16_t>(view_.slot_count - 1);
   uint16_t cursor = filled_;
+  if (room_ == 0) room_ = is_broken_ ? 0 : FreshRoom();
   do {
     if (static_cast<uint16_t>(cursor - filled_) >= room_) {
       room_ = is_broken_ ? 0 : FreshRoom();
       if (static_cast<uint16_t>(cursor - filled_) >= room_) return false;
     }
-    const auto slot = static_cast<uint16_t>(cursor & mask);
-    MemifDescriptor descriptor =
-        view_.owns_buffers ? view_.OwnBuffer(slot) : view_.ReadDescriptor(slot);
-    uint8_t* buffer = view_.Resolve(descriptor);
-    if (buffer == nullptr || descriptor.length_bytes == 0) {
-      is_broken_ = true;
-      return false;
+    MemifDescriptor descriptor;
+    uint8_t* buffer = Slot(cursor, &descriptor);
+    if (buffer == nullptr) return false;
+    const size_t total = head.size() + tail.size();
+    if (may_skew_ && total >= kSkewFromBytes &&
+        total + kFrameSkewBytes <= descriptor.length_bytes) {
+      descriptor.offset += kFrameSkewBytes;
+      descriptor.length_bytes -= kFrameSkewBytes;
+      buffer += kFrameSkewBytes;
     }
-    const size_t part = std::min<size_t>(frame.size(), descriptor.length_bytes);
-    std::memcpy(buffer, frame.data(), part);
-    frame = frame.subspan(part);
-    descriptor.length_bytes = static_cast<uint32_t>(part);
-    descriptor.flags = frame.empty() ? 0 : kMemifChained;
-    view_.WriteDescriptor(slot, descriptor);
+    size_t used = 0;
+    for (std::span<const uint8_t>* part : {&head, &tail}) {
+      const size_t take =
+          std::min<size_t>(part->size(), descriptor.length_bytes - used);
+      if (take == 0) continue;
+      // A hostile peer may have offered a buffer where a frame lies that is sent.
+      std::memmove(buffer + used, part->data(), take);
+      *part = part->subspan(take);
+      used += take;
+    }
+    descriptor.length_bytes = static_cast<uint32_t>(used);
+    descriptor.flags = head.empty() && tail.empty() ? 0 : kMemifChained;
+    view_.WriteDescriptor(static_cast<uint16_t>(cursor & mask), descriptor);
     ++cursor;
-  } while (!frame.empty());
+  } while (!head.empty() || !tail.empty());
   room_ =
       static_cast<uint16_t>(room_ - static_cast<uint16_t>(cursor - filled_));
   filled_ = cursor;
@@ -125,7 +101,7 @@ void MemifProducer::Publish() {
   if (published_ == filled_) return;
   published_ = filled_;
   // Pairs with the acquire load in MemifConsumer::Available.
-  SharedIndex(FilledIndex(view_)).store(filled_, std::memory_order_release);
+  SharedIndex(view_.FilledIndex()).store(filled_, std::memory_order_release);
 }
 
 bool MemifProducer::PeerSleeps(bool claim) {
@@ -146,16 +122,11 @@ void MemifConsumer::OfferBuffers() {
     view_.WriteDescriptor(slot, view_.OwnBuffer(slot));
   }
   // Pairs with the acquire load in MemifProducer::FreshRoom.
-  SharedIndex(FreedIndex(view_))
+  SharedIndex(view_.FreedIndex())
       .store(view_.buffer_count, std::memory_order_release);
 }
 
-uint16_t MemifConsumer::Available() {
-  if (is_broken_) return 0;
-  if (available_ != 0) return available_;
-  // Pairs with the release store in MemifProducer::Publish.
-  const uint16_t filled =
-      SharedIndex(FilledIndex(view_)).load(std::memory_order_acquire);
+uint16_t MemifConsumer::Count(uint16_t filled) {
   const auto count = static_cast<uint16_t>(filled - emptied_);
   if (count > view_.slot_count) {
     is_broken_ = true;
@@ -165,7 +136,27 @@ uint16_t MemifConsumer::Available() {
   return count;
 }
 
-bool MemifConsumer::HasFrames() { return Available() != 0; }
+std::span<uint8_t> MemifConsumer::PopInPlace() {
+  const uint16_t available = Available();
+  if (available == 0) return {};
+  const auto slot = static_cast<uint16_t>(emptied_ & (view_.slot_count - 1));
+  if (view_.owns_buffers) {
+    // Where the data is does not depend on the descriptor: fetch both.
+    __builtin_prefetch(view_.regions[0].base +
+                       view_.OwnBuffer(emptied_).offset);
+  }
+  const MemifDescriptor descriptor = view_.ReadDescriptor(slot);
+  if ((descriptor.flags & kMemifChained) != 0) return {};
+  uint8_t* data = view_.Resolve(descriptor);
+  if (data == nullptr) {
+    is_broken_ = true;
+    available_ = 0;
+    return {};
+  }
+  ++emptied_;
+  available_ = static_cast<uint16_t>(available - 1);
+  return {data, descriptor.length_bytes};
+}
 
 size_t MemifConsumer::Pop(std::span<uint8_t> buffer, bool* is_too_long) {
   const auto mask = static_cast<uint16_t>(view_.slot_count - 1);
@@ -176,18 +167,15 @@ size_t MemifConsumer::Pop(std::span<uint8_t> buffer, bool* is_too_long) {
   while (true) {
     if (available == 0) {  // the chain ends in the air
       is_broken_ = true;
+      available_ = 0;
       return 0;
     }
     const auto slot = static_cast<uint16_t>(emptied_ & mask);
-    if (view_.owns_buffers) {
-      // Where the data is does not depend on the descriptor: fetch both.
-      __builtin_prefetch(view_.regions[0].base +
-                         view_.OwnBuffer(emptied_).offset);
-    }
     const MemifDescriptor descriptor = view_.ReadDescriptor(slot);
     const uint8_t* data = view_.Resolve(descriptor);
     if (data == nullptr) {
       is_broken_ = true;
+      available_ = 0;
       return 0;
     }
     ++emptied_;
@@ -222,7 +210,7 @@ void MemifConsumer::Release() {
   }
   released_ = emptied_;
   // Pairs with the acquire load in MemifProducer::FreshRoom.
-  SharedIndex(FreedIndex(view_)).store(freed, std::memory_order_release);
+  SharedIndex(view_.FreedIndex()).store(freed, std::memory_order_release);
 }
 
 void MemifConsumer::Unmask() {

@@ -2,6 +2,8 @@
 #ifndef TRIPWIRE_NIC_PORT_MEMIF_RING_H_
 #define TRIPWIRE_NIC_PORT_MEMIF_RING_H_
 
+#include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -22,7 +24,8 @@ enum class MemifDirection { kC2s, kS2c };
 // What both ends of a ring know about it. The peer may write anything into the
 // memory at any time: every index and descriptor is read once, checked, and
 // only the copy is used.
-struct MemifRingView {
+class MemifRingView {
+ public:
   MemifRing* ring = nullptr;
   MemifDirection direction = MemifDirection::kC2s;
   uint16_t slot_count = 0;  // a power of two
@@ -36,24 +39,70 @@ struct MemifRingView {
   uint32_t buffer_stride_bytes = 0;
   uint32_t buffer_bytes = 0;
 
-  MemifDescriptor ReadDescriptor(uint16_t slot) const;
-  void WriteDescriptor(uint16_t slot, const MemifDescriptor& descriptor) const;
+  MemifDescriptor ReadDescriptor(uint16_t slot) const {
+    uint64_t* words = DescriptorWords(slot);
+    const uint64_t copy[2] = {
+        std::atomic_ref<uint64_t>(words[0]).load(std::memory_order_relaxed),
+        std::atomic_ref<uint64_t>(words[1]).load(std::memory_order_relaxed)};
+    return std::bit_cast<MemifDescriptor>(copy);
+  }
+  void WriteDescriptor(uint16_t slot, const MemifDescriptor& descriptor) const {
+    struct Words {
+      uint64_t word[2];
+    };
+    const auto copy = std::bit_cast<Words>(descriptor);
+    uint64_t* words = DescriptorWords(slot);
+    std::atomic_ref<uint64_t>(words[0]).store(copy.word[0],
+                                              std::memory_order_relaxed);
+    std::atomic_ref<uint64_t>(words[1]).store(copy.word[1],
+                                              std::memory_order_relaxed);
+  }
   // Null when the buffer does not lie within its region.
-  uint8_t* Resolve(const MemifDescriptor& descriptor) const;
+  uint8_t* Resolve(const MemifDescriptor& descriptor) const {
+    if (descriptor.region >= regions.size()) return nullptr;
+    const MemifRegion& region = regions[descriptor.region];
+    if (descriptor.offset > region.size_bytes ||
+        descriptor.length_bytes > region.size_bytes - descriptor.offset) {
+      return nullptr;
+    }
+    return region.base + descriptor.offset;
+  }
   // For the slot with this running number.
-  MemifDescriptor OwnBuffer(uint16_t index) const;
+  MemifDescriptor OwnBuffer(uint16_t index) const {
+    const uint32_t buffer = index & (buffer_count - 1u);
+    MemifDescriptor descriptor{};
+    descriptor.length_bytes = buffer_bytes;
+    descriptor.offset = first_buffer + buffer * buffer_stride_bytes;
+    return descriptor;
+  }
+  // The index the producer advances, and the one the consumer does.
+  uint16_t& FilledIndex() const {
+    return direction == MemifDirection::kC2s ? ring->head : ring->tail;
+  }
+  uint16_t& FreedIndex() const {
+    return direction == MemifDirection::kC2s ? ring->tail : ring->head;
+  }
+
+ private:
+  uint64_t* DescriptorWords(uint16_t slot) const {
+    return reinterpret_cast<uint64_t*>(ring + 1) + 2 * size_t{slot};
+  }
 };
 
 // The filling end of a ring.
 // Thread safety: none.
 class MemifProducer {
  public:
-  explicit MemifProducer(const MemifRingView& view) : view_(view) {}
+  // With `may_skew`, long frames need not begin where a buffer does: true of our
+  // own buffers, and of others whose owner looks at the descriptor again.
+  MemifProducer(const MemifRingView& view, bool may_skew)
+      : view_(view), may_skew_(may_skew) {}
 
-  // Copies one frame into the ring, over several slots if it is longer than
-  // their buffers. False when there is no room, or when the peer broke the
-  // rules. Invisible to the peer until Publish.
-  bool Push(std::span<const uint8_t> frame);
+  // Copies one frame, in two parts of which the second may be empty, into the
+  // ring, over several slots if it is longer than their buffers. False when
+  // there is no room, or when the peer broke the rules. Invisible to the peer
+  // until Publish.
+  bool Push(std::span<const uint8_t> head, std::span<const uint8_t> tail);
   // Shows the peer what was pushed.
   void Publish();
   // After Publish: whether the peer wants its doorbell rung. If `claim`, only
@@ -65,8 +114,10 @@ class MemifProducer {
 
  private:
   uint16_t FreshRoom();
+  uint8_t* Slot(uint16_t number, MemifDescriptor* descriptor);
 
   MemifRingView view_;
+  const bool may_skew_;
   uint16_t filled_ = 0;     // slots ever filled
   uint16_t published_ = 0;  // and shown to the peer
   uint16_t room_ = 0;       // at least this many slots are free; lazily updated
@@ -82,14 +133,17 @@ class MemifConsumer {
   // REQUIRES: owns_buffers and S2C. Offers all buffers to the producer.
   void OfferBuffers();
 
+  // Returns the next frame where it lies; empty when there is none, or when it
+  // lies in several slots (then Pop may have it) or is empty. HasFrames tells
+  // whether more can be had. The slots of either are the producer's again, and
+  // may be written by it, only after Release; a bad producer writes anyway.
+  std::span<uint8_t> PopInPlace();
   // Copies the next frame out and returns its length; 0 when there is none,
   // when it is empty, or when the peer broke the rules. A frame longer than
-  // `buffer` is dropped, with *is_too_long set and 0 returned. HasFrames tells
-  // whether more can be had. The slots are the producer's again only after
-  // Release.
+  // `buffer` is dropped, with *is_too_long set and 0 returned.
   size_t Pop(std::span<uint8_t> buffer, bool* is_too_long);
   void Release();
-  bool HasFrames();
+  bool HasFrames() { return Available() != 0; }
 
   // Ask for, or do without, the doorbell. Between Unmask and sleeping, a full
   // fence and then HasFrames is needed.
@@ -99,7 +153,15 @@ class MemifConsumer {
   bool is_broken() const { return is_broken_; }
 
  private:
-  uint16_t Available();
+  uint16_t Available() {
+    if (available_ != 0) return available_;
+    // Pairs with the release store in MemifProducer::Publish.
+    const uint16_t filled = std::atomic_ref<uint16_t>(view_.FilledIndex())
+                                .load(std::memory_order_acquire);
+    if (filled == emptied_ || is_broken_) return 0;
+    return Count(filled);
+  }
+  uint16_t Count(uint16_t filled);
 
   MemifRingView view_;
   uint16_t emptied_ = 0;    // slots ever emptied

@@ -25,6 +25,17 @@ struct Frame {
   uint32_t capacity_bytes = 0;  // bytes that fit at `data`
   PathId path = 0;              // where a received frame came from
   void* cookie = nullptr;
+  // Received frames only. The frame still lies in memory shared with its
+  // sender, who may change it at any time and who needs the place back: read
+  // each byte that decides anything once, copy what must wait, and release it
+  // soon.
+  bool is_borrowed = false;
+  // For Transmit, on ports that gather: the rest of the frame, which lies
+  // somewhere else and is copied before Transmit returns.
+  const uint8_t* tail = nullptr;
+  uint32_t tail_bytes = 0;
+
+  uint32_t total_bytes() const { return length_bytes + tail_bytes; }
 };
 
 struct PortInfo {
@@ -34,6 +45,7 @@ struct PortInfo {
   // The medium neither corrupts nor loses silently (shared memory), so frames
   // need no payload checksum.
   bool is_reliable = false;
+  bool gathers = false;  // Transmit takes frames with a tail
 };
 
 struct PortCounters {
@@ -55,8 +67,9 @@ enum class Ring { kDoorbell, kQuietly };
 // Invariants:
 //  1. Every frame handed out by Receive or Allocate is given back exactly once,
 //     to Transmit (for the prefix it accepted) or to Release.
-//  2. Frames handed out stay valid and unmoved until given back, so a receiver
-//     may hold early frames; `Receive` never reuses them.
+//  2. Frames handed out stay valid and unmoved until given back; `Receive` never
+//     reuses them. A receiver may hold early ones, except those that are
+//     borrowed: while it does, their sender's ring does not empty.
 //  3. No call blocks.
 class Port {
  public:

@@ -127,6 +127,8 @@ static_assert(sizeof(MessagePayload) == 8);
 inline constexpr size_t kHeaderBytes =
     sizeof(EthernetHeader) + sizeof(FrameHeader);
 inline constexpr size_t kChecksumBytes = 4;
+// The longest fixed part of a payload.
+inline constexpr size_t kMaxFixedBytes = sizeof(AckPayload);
 
 }  // namespace tripwire::wire
 

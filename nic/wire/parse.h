@@ -18,15 +18,24 @@ enum class ParseResult : uint8_t {
   kBadChecksum,  // damaged on the way
 };
 
-// A validated frame. Points into the frame's buffer; handlers take only views.
+// A validated frame. Handlers take only views.
+//
+// The frame may lie in memory that its sender can change at any time. So headers
+// and the fixed part of the payload are copied once, and only the copy is looked
+// at; data stays where it is, and nobody may believe it to be the same twice.
 //
 // Invariants: `header` is complete, of our version, its type known; `payload` is
 // header->length bytes inside the frame, at least as long as the type's fixed
 // part (so body<T>() is safe).
 struct FrameView {
-  const EthernetHeader* ethernet = nullptr;
-  const FrameHeader* header = nullptr;
-  std::span<const uint8_t> payload;
+  FrameView() = default;
+  FrameView(const FrameView& other) { *this = other; }
+  FrameView& operator=(const FrameView& other);  // it points into itself
+
+  const EthernetHeader* ethernet = nullptr;  // in `head`
+  const FrameHeader* header = nullptr;       // in `head`
+  std::span<const uint8_t> payload;          // in the frame
+  uint8_t head[kHeaderBytes + kMaxFixedBytes];
 
   uint8_t type() const { return header->type; }
   uint32_t sequence() const { return header->sequence.get(); }
@@ -35,7 +44,8 @@ struct FrameView {
 
   template <typename T>
   const T& body() const {
-    return *reinterpret_cast<const T*>(payload.data());
+    static_assert(sizeof(T) <= kMaxFixedBytes && alignof(T) == 1);
+    return *reinterpret_cast<const T*>(head + kHeaderBytes);
   }
   template <typename T>
   std::span<const uint8_t> data() const {
