@@ -75,6 +75,10 @@ void Connections::OnAnnouncement(const Announcement& heard) {
   }
 }
 
+bool Connections::WantsChecksum(const PortInfo& port) const {
+  return engine_.options().checksum && !port.is_reliable;
+}
+
 void Connections::Choose(Link& link, Attempt& attempt) {
   const Announcement& chosen = attempt.candidates.front();
   const PortInfo& port = engine_.ports()[chosen.port]->info();
@@ -89,7 +93,7 @@ void Connections::Choose(Link& link, Attempt& attempt) {
   connect.set_node(discovery_.node());
   connect.set_private_data(link.private_data.data(), link.private_data.size());
   connect.set_max_frame_bytes(port.max_frame_bytes);
-  connect.set_checksum(engine_.options().checksum && !port.is_reliable);
+  connect.set_checksum(WantsChecksum(port));
   attempt.connect = connect.SerializeAsString();
   attempt.chosen = true;
   attempt.interval_ns = kFirstRepeatNs;
@@ -192,8 +196,7 @@ bool Connections::OnConnect(size_t port, PathId path,
   const PortInfo& info = engine_.ports()[port]->info();
   link.max_frame_bytes =
       std::min(connect.max_frame_bytes(), info.max_frame_bytes);
-  link.checksum = connect.checksum() ||
-                  (engine_.options().checksum && !info.is_reliable);
+  link.checksum = connect.checksum() || WantsChecksum(info);
   answers_[name] = {link.id, {}};
   ++requests_waiting_;
   link.tell_request = true;
@@ -251,6 +254,9 @@ bool Connections::OnAccept(size_t port, PathId path,
     return true;
   }
   if (link->remote_mac != view.source()) return true;
+  const PortInfo& info = engine_.ports()[port]->info();
+  // Only both sides together may do without checksums.
+  if (WantsChecksum(info) && !accept.checksum()) return false;
   if (link->state == LinkState::kConnecting) {
     attempts_.erase(link->id);
     link->remote_link = accept.link();
@@ -261,8 +267,7 @@ bool Connections::OnAccept(size_t port, PathId path,
     link->port = port;
     link->path = path;
     link->max_frame_bytes =
-        std::min(accept.max_frame_bytes(),
-                 engine_.ports()[port]->info().max_frame_bytes);
+        std::min(accept.max_frame_bytes(), info.max_frame_bytes);
     link->checksum = accept.checksum();
     engine_.OpenLink(*link);
     link->tell_up = true;

@@ -66,6 +66,7 @@ class Connections {
   // Runs one attempt's timers; false when the attempt ended.
   bool Step(LinkId id, Attempt& attempt, uint64_t now_ns);
   void Choose(Link& link, Attempt& attempt);
+  bool WantsChecksum(const PortInfo& port) const;
 
   Engine& engine_;
   Discovery& discovery_;

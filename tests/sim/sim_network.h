@@ -14,6 +14,7 @@
 #include "nic/base/random.h"
 #include "nic/port/fabric.h"
 #include "nic/port/faulty_port.h"
+#include "tests/sim/lending_port.h"
 
 namespace tripwire {
 
@@ -21,9 +22,13 @@ namespace tripwire {
 // jumps from event to event, and faults from a seed.
 class SimNetwork {
  public:
+  // With `lends`, ports lend their frames in place and gather what they send.
   explicit SimNetwork(uint64_t seed, FaultOptions faults = {},
-                      FabricOptions fabric = {})
-      : random_(seed), faults_(faults), fabric_(clock_, fabric) {}
+                      FabricOptions fabric = {}, bool lends = false)
+      : random_(seed),
+        faults_(faults),
+        fabric_(clock_, fabric),
+        lends_(lends) {}
 
   Nic& AddNode(const std::string& name, uint32_t max_frame_bytes = 1514,
                NicOptions options = {}) {
@@ -32,7 +37,12 @@ class SimNetwork {
         random_.Next());
     ports_.push_back(faulty.get());
     options.node = name;
-    options.ports.push_back(std::move(faulty));
+    if (lends_) {
+      options.ports.push_back(
+          std::make_unique<LendingPort>(std::move(faulty)));
+    } else {
+      options.ports.push_back(std::move(faulty));
+    }
     options.service_thread = false;
     options.clock = &clock_;
     options.seed = random_.Next() | 1;
@@ -88,6 +98,7 @@ class SimNetwork {
   Random random_;
   FaultOptions faults_;
   Fabric fabric_;
+  const bool lends_;
   std::vector<FaultyPort*> ports_;
   std::vector<std::unique_ptr<Nic>> nics_;
 };

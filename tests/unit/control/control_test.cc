@@ -158,6 +158,24 @@ TEST_F(ControlTest, TheSmallerFrameAndTheStricterSideWin) {
   EXPECT_TRUE(accepts[0].checksum());
 }
 
+// Frames without a checksum are taken only where both sides agreed on it.
+TEST_F(ControlTest, AnAcceptThatDropsTheChecksumIsNotTaken) {
+  const uint32_t token = StartAndHearQuestion("peer");
+  Announce("peer", token);
+  const auto connects = Bodies<control::Connect>(peer_.Take(wire::kConnect));
+  ASSERT_EQ(connects.size(), 1u);
+  ASSERT_TRUE(connects[0].checksum());
+  control::Accept accept = AcceptBody();
+  accept.set_checksum(false);
+  const uint64_t malformed = peer_.counters().drop_malformed;
+  peer_.SayControl(wire::kAccept, accept, link_.value, connects[0].epoch());
+  EXPECT_EQ(peer_.counters().drop_malformed, malformed + 1);
+  EXPECT_EQ(peer_.counters().links_up, 0u);
+  accept.set_checksum(true);
+  peer_.SayControl(wire::kAccept, accept, link_.value, connects[0].epoch());
+  EXPECT_EQ(peer_.counters().links_up, 1u);
+}
+
 TEST_F(ControlTest, AskingForWhatIsNotOfferedIsRejectedWithTheReason) {
   control::Connect connect = peer_.ConnectBody();
   connect.set_service("other");

@@ -36,6 +36,7 @@ using testing::ReceiveTexts;
 using testing::SendText;
 using ::testing::SizeIs;
 using testing::TextOf;
+using ::testing::UnorderedElementsAre;
 
 class MemifTest : public ::testing::Test {
  protected:
@@ -228,6 +229,60 @@ TEST_F(MemifTest, HeldFramesStayValidAfterTheirSenderIsGone) {
   }));
   EXPECT_EQ(TextOf(held), "keep");
   listener_->Release({&held, 1});
+}
+
+TEST_F(MemifTest, FramesAreLentInPlaceAndHoldUpOnlyTheirOwnSender) {
+  Listen();
+  auto patient = Join();
+  auto other = Join();
+  ASSERT_TRUE(SendText(*patient, listener_->info().mac, "lent"));
+  Frame lent;
+  ASSERT_TRUE(Until([&] { return listener_->Receive({&lent, 1}) == 1; }));
+  EXPECT_TRUE(lent.is_borrowed);
+  // While it is lent the ring does not empty, however much is taken from it.
+  int sent = 0;
+  while (SendText(*patient, listener_->info().mac, "more", 0)) ++sent;
+  Frame frame;
+  std::vector<Frame> taken;
+  while (listener_->Receive({&frame, 1}) == 1) taken.push_back(frame);
+  EXPECT_EQ(taken.size(), static_cast<size_t>(sent));
+  EXPECT_FALSE(SendText(*patient, listener_->info().mac, "still full", 0));
+  ASSERT_TRUE(SendText(*other, listener_->info().mac, "free"));
+  EXPECT_EQ(TextOf(lent), "lent");
+  listener_->Release(taken);
+  EXPECT_FALSE(SendText(*patient, listener_->info().mac, "still full", 0));
+  listener_->Release({&lent, 1});
+  EXPECT_TRUE(SendText(*patient, listener_->info().mac, "room", 0));
+  EXPECT_THAT(ReceiveTexts(*listener_), UnorderedElementsAre("free", "room"));
+}
+
+TEST_F(MemifTest, FramesOfEverySizeAreGatheredFromTwoPlaces) {
+  Listen();
+  auto client = Join();
+  EXPECT_TRUE(client->info().gathers);
+  const uint32_t longest = client->info().max_frame_bytes;
+  Random random(5);
+  std::vector<uint8_t> rest(longest);
+  for (uint8_t& byte : rest) byte = static_cast<uint8_t>(random.Next());
+  for (uint32_t tail : {1u, 255u, 256u, 511u, 2048u, longest - 52, longest}) {
+    Frame frame;
+    ASSERT_EQ(client->Allocate({&frame, 1}), 1u);
+    std::memset(frame.data, 0xff, 52);
+    frame.length_bytes = 52;
+    frame.tail = rest.data();
+    frame.tail_bytes = tail;
+    ASSERT_EQ(client->Transmit(0, {&frame, 1}), 1u);
+    Frame got;
+    if (tail == longest) {  // together too long for any wire
+      EXPECT_EQ(listener_->Receive({&got, 1}), 0u);
+      EXPECT_EQ(client->counters().tx_dropped, 1u);
+      continue;
+    }
+    ASSERT_EQ(listener_->Receive({&got, 1}), 1u) << tail;
+    ASSERT_EQ(got.length_bytes, 52 + tail);
+    EXPECT_EQ(std::memcmp(got.data + 52, rest.data(), tail), 0) << tail;
+    listener_->Release({&got, 1});
+  }
 }
 
 TEST_F(MemifTest, AnOldPathDoesNotLeadToANewMember) {

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -69,6 +70,28 @@ TEST(Parse, TakesEveryTypeAndGivesItsPayload) {
         EXPECT_EQ(view.has(kChecksummed), checksum);
       }
     }
+  }
+}
+
+// Frames may lie in memory their sender still writes to: what was checked is what
+// is used, whatever becomes of the frame.
+TEST(Parse, WhatWasCheckedDoesNotChange) {
+  for (const TypeCase& c : kTypes) {
+    auto frame = Build(c.type, c.fixed_bytes + 100, true);
+    const auto before = frame;
+    FrameView view;
+    ASSERT_EQ(Parse(frame, &view), ParseResult::kOk);
+    std::fill(frame.begin(), frame.end(), 0xff);
+    EXPECT_EQ(view.type(), c.type);
+    EXPECT_EQ(view.header->length.get(), c.fixed_bytes + 100);
+    EXPECT_EQ(view.payload.size(), c.fixed_bytes + 100);
+    EXPECT_EQ(std::memcmp(view.head, before.data(),
+                          kHeaderBytes + c.fixed_bytes),
+              0);
+    const FrameView copy = view;
+    EXPECT_EQ(copy.type(), c.type);
+    EXPECT_EQ(static_cast<const void*>(copy.header),
+              copy.head + sizeof(EthernetHeader));
   }
 }
 
