@@ -33,6 +33,7 @@ bool Engine::Poll(uint64_t now_ns) {
   now_is_stale_ = false;
   ++counters_.polls;
   bool busy = ReceiveBursts();
+  if (!busy && !questions_owed_.empty()) AskWhatIsOwed();
   busy |= RunTimers();
   busy |= ServeLinks();
   return busy;
@@ -222,6 +223,7 @@ bool Engine::ServeLinks() {
 }
 
 void Engine::FlushAcks() {
+  AskWhatIsOwed();
   for (LinkId id : delayed_acks_) {
     Link* link = FindLink(id);
     if (link == nullptr) continue;

@@ -207,6 +207,9 @@ class Engine {
     bool ends_op;
   };
   size_t CutPieces(Link& link, std::span<Piece> pieces);
+  bool MustAsk(Link& link, const Piece& piece, uint64_t sequence,
+               uint32_t more);
+  void AskWhatIsOwed();
   void NotePieceSent(Link& link, const Piece& piece, uint32_t acknowledged);
   void BuildFrame(Link& link, SendOp& op, uint64_t sequence,
                   uint32_t acknowledged, uint64_t offset, uint32_t length,
@@ -302,6 +305,7 @@ class Engine {
   std::vector<LinkId> ready_;
   std::vector<LinkId> serving_;
   std::vector<LinkId> delayed_acks_;
+  std::vector<LinkId> questions_owed_;
   using TimerEntry = std::pair<uint64_t, uint32_t>;  // deadline, link id value
   std::priority_queue<TimerEntry, std::vector<TimerEntry>, std::greater<>>
       timers_;

@@ -151,6 +151,8 @@ struct Link {
   double slow_start_threshold = kWindowFrames;
   uint64_t recovery_point = 0;  // one window reduction until this is acknowledged
   uint64_t transmissions = 0;
+  uint64_t asked = 0;           // the newest frame that asks for an acknowledgement
+  bool owes_question = false;   // on the engine's list of links that have yet to ask
   absl::flat_hash_map<uint32_t, AwaitedReply> awaited;  // by request's sequence
 
   // Round trips and timers (ns; 0 means not measured, kNever not running).

@@ -15,6 +15,8 @@ namespace {
 // so many are unacknowledged: in an exchange they come by themselves.
 constexpr uint64_t kAskEvery = 64;
 constexpr uint64_t kAskBehind = 32;
+// Operations somebody waits for, in a row, ask once in so many frames.
+constexpr uint64_t kAskTogether = 8;
 // Shorter data is copied into its frame, longer data gathered if the port can.
 constexpr uint32_t kGatherBytes = 256;
 // Segments of one operation are cut at multiples of this, so that no word is.
@@ -254,12 +256,8 @@ bool Engine::PumpNew(Link& link) {
     for (size_t i = 0; i < got; ++i) {
       const Piece& piece = pieces[i];
       const uint64_t sequence = link.next_sequence + i;
-      const bool last_for_now =
-          (piece.ends_op && piece.op + 1 == end &&
-           link.Op(piece.op).completion != nullptr) ||
-          !MaySend(link, sequence + 1, static_cast<uint32_t>(i + 1));
-      const bool ask = last_for_now || (sequence % kAskEvery == 0 &&
-                                        sequence - link.acked >= kAskBehind);
+      const bool ask =
+          MustAsk(link, piece, sequence, static_cast<uint32_t>(i + 1));
       BuildFrame(link, link.Op(piece.op), sequence, acknowledged, piece.offset,
                  piece.length, ask, frames[i]);
     }
@@ -285,6 +283,44 @@ bool Engine::PumpNew(Link& link) {
     }
     if (link.cursor_op == end) return true;
   }
+}
+
+// Whether the frame is to ask for an acknowledgement. The last write there is asks,
+// if somebody waits for it (reads and flushes are answered anyway); but when others of late have asked, it puts that
+// off until it is sure that no more follow (AskWhatIsOwed).
+bool Engine::MustAsk(Link& link, const Piece& piece, uint64_t sequence,
+                     uint32_t more) {
+  bool ask = !MaySend(link, sequence + 1, more) ||
+             (sequence % kAskEvery == 0 && sequence - link.acked >= kAskBehind);
+  if (!ask && piece.ends_op &&
+      piece.op + 1 == link.first_op + link.ops.size() &&
+      link.Op(piece.op).type == wire::kWrite &&
+      link.Op(piece.op).completion != nullptr) {
+    ask = sequence == link.acked || sequence - link.asked >= kAskTogether;
+    if (!ask && !link.owes_question) {
+      link.owes_question = true;
+      questions_owed_.push_back(link.id);
+    }
+  }
+  if (ask) link.asked = sequence;
+  return ask;
+}
+
+// Nothing came in this turn and nobody wrote: asks for what is still unanswered.
+void Engine::AskWhatIsOwed() {
+  for (LinkId id : questions_owed_) {
+    Link* link = FindLink(id);
+    if (link == nullptr) continue;
+    link->owes_question = false;
+    const uint64_t newest = link->next_sequence - 1;
+    if (!link->carries_data() || link->asked >= newest ||
+        link->acked > newest) {
+      continue;
+    }
+    link->asked = newest;
+    SendAck(*link, Ring::kDoorbell, true);
+  }
+  questions_owed_.clear();
 }
 
 void Engine::NotePieceSent(Link& link, const Piece& piece,
