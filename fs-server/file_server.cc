@@ -17,6 +17,7 @@
 #include "fs-server/attr.h"
 #include "fs-server/identity.h"
 #include "fs-server/ops/ops.h"
+#include "nic/base/random.h"
 
 namespace tripwire::fs {
 namespace {
@@ -75,6 +76,7 @@ absl::StatusOr<std::unique_ptr<FileServer>> FileServer::Create(ServerConfig conf
     server->grace_for_.insert(session);
   }
   if (!server->grace_for_.empty()) {
+    server->locks_.HoldBack();
     server->timers_.RunIn(std::chrono::milliseconds(server->config_.grace_ms),
                           [raw = server.get()] { raw->EndGrace(); });
   }
@@ -177,6 +179,7 @@ absl::StatusOr<std::vector<uint8_t>> FileServer::OpenSession(
   session->id = rpc->id();
   session->name = absl::StrCat(hello.client_name(), " at ", rpc->peer());
   session->rpc = rpc;
+  session->lock_epoch = Random::FromSystem().Next() | 1;
   pb::GreetingReply reply;
   if (!hello.list_exports()) {
     auto exported = FindExport(hello.export_name());
@@ -207,6 +210,8 @@ absl::StatusOr<std::vector<uint8_t>> FileServer::OpenSession(
     std::lock_guard lock(grace_mutex_);
     if (!grace_for_.empty()) reply.set_grace_ms(config_.grace_ms);
   }
+  reply.set_lock_epoch(session->lock_epoch);
+  locks_.DropWaiting(session->id);  // of an earlier opening; they are asked for again
   {
     std::unique_lock lock(sessions_mutex_);
     auto& entry = sessions_[session->id];
@@ -289,6 +294,7 @@ void FileServer::EndGrace() {
     tasks.swap(after_grace_);
   }
   journal_->ForgetLostLocks();
+  locks_.LetGo();
   for (auto& task : tasks) task();
 }
 

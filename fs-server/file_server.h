@@ -36,7 +36,7 @@ struct Change;
 //   auto files = FileServer::Create(config);
 //   auto server = rpc::Server::Start(nic, FileServer::RpcOptions(), (*files)->Callbacks());
 //   ...
-//   (*files)->Shutdown();   // answers calls that wait for locks
+//   (*files)->Shutdown();
 //   server.reset();         // before `files`
 //
 // Handlers run on the RPC server's workers, many at once, each as the calling user.
@@ -51,8 +51,9 @@ class FileServer {
   static rpc::ServerOptions RpcOptions();
   rpc::Server::Callbacks Callbacks();
 
-  // No call waits any longer; later ones are not parked. Sessions that end from now
-  // on keep their journal, for they will come back to the next server.
+  // No call waits any longer; later ones are not parked. Nobody who waits for a lock is
+  // granted it any more. Sessions that end from now on keep their journal, for they will
+  // come back to the next server.
   void Shutdown();
 
   // True when the server acts as each caller (it runs with root's rights).
@@ -89,6 +90,9 @@ class FileServer {
   // Recalls from everybody, waiting for nobody.
   void Recall(const std::vector<Change>& changes);
   void RecallEverything();
+
+  // Tells a session how its waiting request for a lock ended.
+  void TellGrant(uint64_t session, uint64_t wait, uint64_t epoch, int error);
 
   // Runs `task` when no session may reclaim locks any more: now, or at the end of the
   // grace period.

@@ -94,6 +94,8 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(const std::string& state_
   }
   void* map = mmap(nullptr, journal->map_bytes_, PROT_READ | PROT_WRITE, flags, journal->fd_, 0);
   if (map == MAP_FAILED) return absl::ErrnoToStatus(errno, path);
+  // A child would keep the file, and with it the state directory, in use.
+  madvise(map, journal->map_bytes_, MADV_DONTFORK);
   journal->map_ = static_cast<uint8_t*>(map);
   auto* header = reinterpret_cast<FileHeader*>(journal->map_);
   const FileHeader wanted{{kMagic[0], kMagic[1], kMagic[2], kMagic[3], kMagic[4], kMagic[5],

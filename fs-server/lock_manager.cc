@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <utility>
 
 namespace tripwire::fs {
@@ -23,8 +24,7 @@ const LockManager::Request* LockManager::FindConflict(const File& file,
   return first;
 }
 
-// Follows who waits for whom from those that hold what `request` wants. Every
-// owner's waiting requests are found by looking through all; there are few.
+// Follows who waits for whom from those that hold what `request` wants.
 bool LockManager::WouldDeadlock(const File& file, const Request& request) const {
   if (request.kind != Kind::kPosix) return false;
   std::vector<Owner> todo;
@@ -42,14 +42,11 @@ bool LockManager::WouldDeadlock(const File& file, const Request& request) const 
     const Owner owner = todo.back();
     todo.pop_back();
     if (owner == request.owner) return true;
-    for (const auto& [ticket, id] : tickets_) {
-      const File& other = files_.find(id)->second;
-      for (const Waiter& waiter : other.waiting) {
-        if (waiter.ticket == ticket && waiter.request.kind == Kind::kPosix &&
-            waiter.request.owner == owner) {
-          add_holders(other, waiter.request);
-        }
-      }
+    const auto waits = waits_of_.find({owner.session, owner.id});
+    if (waits == waits_of_.end()) continue;
+    for (const WaitKey& key : waits->second) {
+      const Place& place = waits_.find(key)->second;
+      add_holders(files_.find(place.file)->second, place.at->request);
     }
   }
   return false;
@@ -89,9 +86,51 @@ void LockManager::Apply(File* file, const Request& request, bool unlock) {
   file->held = std::move(kept);
 }
 
+void LockManager::Enqueue(const FileId& id, File* file, const Request& request,
+                          uint64_t wait, Done done) {
+  const WaitKey key{request.owner.session, wait};
+  file->waiting.push_back({request, wait, std::move(done)});
+  waits_[key] = {id, std::prev(file->waiting.end())};
+  if (request.kind == Kind::kPosix) {
+    waits_of_[{request.owner.session, request.owner.id}].push_back(key);
+  }
+}
+
+// Takes a request out of the queue; returns the one behind it.
+LockManager::Waiters::iterator LockManager::Dequeue(File* file, Waiters::iterator at) {
+  const Request& request = at->request;
+  const WaitKey key{request.owner.session, at->wait};
+  waits_.erase(key);
+  if (request.kind == Kind::kPosix) {
+    const auto of = waits_of_.find({request.owner.session, request.owner.id});
+    std::erase(of->second, key);
+    if (of->second.empty()) waits_of_.erase(of);
+  }
+  return file->waiting.erase(at);
+}
+
+bool LockManager::DropOne(const WaitKey& key) {
+  const auto found = waits_.find(key);
+  if (found == waits_.end()) return false;
+  const Place place = found->second;
+  Dequeue(&files_.find(place.file)->second, place.at);
+  DropIfEmpty(place.file);
+  return true;
+}
+
+bool LockManager::DropWaitingIn(File* file, uint64_t session) {
+  bool any = false;
+  for (auto at = file->waiting.begin(); at != file->waiting.end();) {
+    const bool mine = at->request.owner.session == session;
+    any |= mine;
+    at = mine ? Dequeue(file, at) : std::next(at);
+  }
+  return any;
+}
+
 void LockManager::Wake(const FileId& id, Finished* finished) {
   auto it = files_.find(id);
-  if (it == files_.end()) return;
+  if (it == files_.end() || held_back_) return;
   File& file = it->second;
   for (auto waiter = file.waiting.begin(); waiter != file.waiting.end();) {
     if (FindConflict(file, waiter->request) != nullptr) {
@@ -100,8 +139,7 @@ void LockManager::Wake(const FileId& id, Finished* finished) {
     }
     Apply(&file, waiter->request, false);
     finished->emplace_back(std::move(waiter->done), 0);
-    tickets_.erase(waiter->ticket);
-    waiter = file.waiting.erase(waiter);
+    waiter = Dequeue(&file, waiter);
   }
 }
 
@@ -132,48 +170,71 @@ int LockManager::Try(const FileId& file, const Request& request) {
   return error;
 }
 
-LockManager::Ticket LockManager::Wait(const FileId& file, const Request& request, Done done) {
+int LockManager::Wait(const FileId& file, const Request& request, uint64_t wait, Done done) {
   Finished finished;
-  Ticket ticket = 0;
+  int error = 0;
   {
     std::lock_guard lock(mutex_);
+    const WaitKey key{request.owner.session, wait};
+    if (std::find(cancelled_.begin(), cancelled_.end(), key) != cancelled_.end()) return EINTR;
+    DropOne(key);
     File& locks = files_[file];
     if (request.kind == Kind::kFlock) Apply(&locks, request, true);
-    if (FindConflict(locks, request) == nullptr) {
+    if (stopped_) {
+      error = EINPROGRESS;  // nobody will say more; the next server is asked again
+    } else if (held_back_) {
+      Enqueue(file, &locks, request, wait, std::move(done));
+      error = EINPROGRESS;
+    } else if (FindConflict(locks, request) == nullptr) {
       Apply(&locks, request, false);
-      finished.emplace_back(std::move(done), 0);
     } else if (WouldDeadlock(locks, request)) {
-      finished.emplace_back(std::move(done), EDEADLK);
+      error = EDEADLK;
     } else {
-      ticket = next_ticket_++;
-      locks.waiting.push_back({ticket, file, request, std::move(done)});
-      tickets_[ticket] = file;
+      Enqueue(file, &locks, request, wait, std::move(done));
+      error = EINPROGRESS;
     }
     Wake(file, &finished);
     DropIfEmpty(file);
   }
   Finish(std::move(finished));
-  return ticket;
+  return error;
 }
 
-void LockManager::Cancel(Ticket ticket) {
-  Done done;
+bool LockManager::Cancel(uint64_t session, uint64_t wait) {
+  std::lock_guard lock(mutex_);
+  if (DropOne({session, wait})) return true;
+  cancelled_.emplace_back(session, wait);
+  if (cancelled_.size() > kCancelledKept) cancelled_.pop_front();
+  return false;
+}
+
+void LockManager::HoldBack() {
+  std::lock_guard lock(mutex_);
+  held_back_ = true;
+}
+
+void LockManager::LetGo() {
+  Finished finished;
   {
     std::lock_guard lock(mutex_);
-    auto it = tickets_.find(ticket);
-    if (it == tickets_.end()) return;
-    const FileId id = it->second;
-    tickets_.erase(it);
-    File& file = files_[id];
-    auto waiter = std::find_if(file.waiting.begin(), file.waiting.end(),
-                               [&](const Waiter& w) { return w.ticket == ticket; });
-    if (waiter != file.waiting.end()) {
-      done = std::move(waiter->done);
-      file.waiting.erase(waiter);
+    held_back_ = false;
+    std::vector<FileId> ids;
+    for (const auto& [id, file] : files_) ids.push_back(id);
+    for (const FileId& id : ids) {
+      Wake(id, &finished);
+      File& file = files_[id];
+      for (auto at = file.waiting.begin(); at != file.waiting.end();) {
+        if (!WouldDeadlock(file, at->request)) {
+          ++at;
+          continue;
+        }
+        finished.emplace_back(std::move(at->done), EDEADLK);
+        at = Dequeue(&file, at);
+      }
+      DropIfEmpty(id);
     }
-    DropIfEmpty(id);
   }
-  if (done) done(EINTR);
+  Finish(std::move(finished));
 }
 
 void LockManager::Unlock(const FileId& file, const Request& range) {
@@ -199,29 +260,24 @@ std::optional<LockManager::Request> LockManager::Test(const FileId& file,
   return *conflict;
 }
 
+void LockManager::DropWaiting(uint64_t session) {
+  std::lock_guard lock(mutex_);
+  std::vector<FileId> touched;
+  for (auto& [id, file] : files_) {
+    if (DropWaitingIn(&file, session)) touched.push_back(id);
+  }
+  for (const FileId& id : touched) DropIfEmpty(id);
+}
+
 void LockManager::EndSession(uint64_t session) {
   Finished finished;
   {
     std::lock_guard lock(mutex_);
     std::vector<FileId> touched;
     for (auto& [id, file] : files_) {
-      const size_t before = file.held.size();
-      file.held.erase(
-          std::remove_if(file.held.begin(), file.held.end(),
-                         [&](const Request& r) { return r.owner.session == session; }),
-          file.held.end());
-      bool changed = file.held.size() != before;
-      for (auto waiter = file.waiting.begin(); waiter != file.waiting.end();) {
-        if (waiter->request.owner.session != session) {
-          ++waiter;
-          continue;
-        }
-        finished.emplace_back(std::move(waiter->done), EINTR);
-        tickets_.erase(waiter->ticket);
-        waiter = file.waiting.erase(waiter);
-        changed = true;
-      }
-      if (changed) touched.push_back(id);
+      const size_t held = std::erase_if(
+          file.held, [&](const Request& r) { return r.owner.session == session; });
+      if (DropWaitingIn(&file, session) || held > 0) touched.push_back(id);
     }
     for (const FileId& id : touched) {
       Wake(id, &finished);
@@ -232,21 +288,16 @@ void LockManager::EndSession(uint64_t session) {
 }
 
 void LockManager::StopWaiting() {
-  Finished finished;
-  {
-    std::lock_guard lock(mutex_);
-    for (auto& [id, file] : files_) {
-      for (Waiter& waiter : file.waiting) finished.emplace_back(std::move(waiter.done), EAGAIN);
-      file.waiting.clear();
-    }
-    tickets_.clear();
-  }
-  Finish(std::move(finished));
+  std::lock_guard lock(mutex_);
+  stopped_ = true;
+  for (auto& [id, file] : files_) file.waiting.clear();
+  waits_.clear();
+  waits_of_.clear();
 }
 
 size_t LockManager::waiting() {
   std::lock_guard lock(mutex_);
-  return tickets_.size();
+  return waits_.size();
 }
 
 }  // namespace tripwire::fs

@@ -4,10 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <list>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -17,13 +19,14 @@ namespace tripwire::fs {
 
 // Byte-range locks with the semantics of fcntl(2) and whole-file locks with those
 // of flock(2), for owners on many clients. The two kinds do not see each other, as
-// on Linux. Waiting holds no thread: the continuation of a waiting request runs when it is
-// granted, cancelled or refused, in whichever thread made that so, without locks
-// held.
+// on Linux. Waiting holds neither thread nor call: the continuation of a waiting request
+// runs when it is granted or refused, in whichever thread made that so, without locks
+// held. Who waits is served in order of arrival, as far as ranges conflict.
 //
 // Invariants: (1) of one kind and file, two locks of different owners overlap only
-// when both are shared; (2) a waiting request conflicts with some held lock; (3) a
-// request's continuation runs exactly once. Thread-safe.
+// when both are shared; (2) unless held back, a waiting request conflicts with some
+// held lock; (3) a waiting request either has its continuation run, once, or was
+// dropped: by Cancel, or with its session. Thread-safe.
 class LockManager {
  public:
   enum class Kind : uint8_t { kPosix, kFlock };
@@ -41,41 +44,55 @@ class LockManager {
     uint64_t end = UINT64_MAX;  // last byte; UINT64_MAX: to the end of the file
   };
   using Done = std::function<void(int error)>;
-  using Ticket = uint64_t;  // of a waiting request; 0: none
 
   // 0 or EAGAIN.
   int Try(const FileId& file, const Request& request);
 
-  // Calls `done` at once with 0 or EDEADLK, or later. Returns a ticket when it waits
-  // (`done` may have run by the time it returns).
-  Ticket Wait(const FileId& file, const Request& request, Done done);
-  // Ends a waiting request with EINTR, if it still waits.
-  void Cancel(Ticket ticket);
+  // 0, EDEADLK, EINTR (it was cancelled before it came), or EINPROGRESS: then `done` gets 0 or EDEADLK later (it may have run by
+  // the time this returns), unless the request is dropped. `wait` names it within its
+  // owner's session; an earlier one of that name is dropped.
+  int Wait(const FileId& file, const Request& request, uint64_t wait, Done done);
+  // Drops a waiting request; false when it does not wait (any more). Should it come only
+  // now, overtaken by its cancellation, it is refused.
+  bool Cancel(uint64_t session, uint64_t wait);
+
+  // Between these two nobody who waits is granted anything: those who held locks before
+  // the server restarted take them back first, by Try.
+  void HoldBack();
+  void LetGo();
 
   void Unlock(const FileId& file, const Request& range);
 
   // The first lock that `request` conflicts with.
   std::optional<Request> Test(const FileId& file, const Request& request);
 
-  // Drops all locks and waiting requests of a session; the latter end with EINTR.
+  // Drops a session's waiting requests: it will ask again.
+  void DropWaiting(uint64_t session);
+  // Drops all locks and waiting requests of a session.
   void EndSession(uint64_t session);
 
-  // Ends all waiting requests with EAGAIN: the server is going down.
+  // Drops all waiting requests and takes no more: the server is going down, and who
+  // waits will ask the next one.
   void StopWaiting();
 
   size_t waiting();
 
  private:
   struct Waiter {
-    Ticket ticket;
-    FileId file;
     Request request;
+    uint64_t wait = 0;
     Done done;
   };
+  using Waiters = std::list<Waiter>;  // in order of arrival
   struct File {
     std::vector<Request> held;
-    std::list<Waiter> waiting;  // in order of arrival
+    Waiters waiting;
   };
+  struct Place {  // of a waiting request
+    FileId file;
+    Waiters::iterator at;
+  };
+  using WaitKey = std::pair<uint64_t, uint64_t>;  // session, wait
   using Finished = std::vector<std::pair<Done, int>>;
 
   // All REQUIRE mutex_.
@@ -83,6 +100,10 @@ class LockManager {
   const Request* FindConflict(const File& file, const Request& request) const;
   bool WouldDeadlock(const File& file, const Request& request) const;
   static void Apply(File* file, const Request& request, bool unlock);
+  void Enqueue(const FileId& id, File* file, const Request& request, uint64_t wait, Done done);
+  Waiters::iterator Dequeue(File* file, Waiters::iterator at);
+  bool DropOne(const WaitKey& key);
+  bool DropWaitingIn(File* file, uint64_t session);
   void Wake(const FileId& id, Finished* finished);
   void DropIfEmpty(const FileId& id);
 
@@ -92,8 +113,14 @@ class LockManager {
 
   std::mutex mutex_;
   absl::flat_hash_map<FileId, File> files_;
-  absl::flat_hash_map<Ticket, FileId> tickets_;
-  Ticket next_ticket_ = 1;
+  absl::flat_hash_map<WaitKey, Place> waits_;
+  // Whose byte-range requests wait, to find deadlocks: (session, owner id).
+  absl::flat_hash_map<std::pair<uint64_t, uint64_t>, std::vector<WaitKey>> waits_of_;
+  // The last that were cancelled without being there, oldest first.
+  static constexpr size_t kCancelledKept = 1024;
+  std::deque<WaitKey> cancelled_;
+  bool held_back_ = false;
+  bool stopped_ = false;
 };
 
 }  // namespace tripwire::fs

@@ -113,6 +113,15 @@ void FileServer::Answer(std::shared_ptr<rpc::Call> call, const std::vector<uint8
   }
 }
 
+void FileServer::TellGrant(uint64_t session, uint64_t wait, uint64_t epoch, int error) {
+  pb::Notice notice;
+  pb::LockGrant* grant = notice.add_grants();
+  grant->set_wait(wait);
+  grant->set_epoch(epoch);
+  grant->set_error(error);
+  Tell(session, notice, [](absl::Status) {});
+}
+
 void FileServer::Recall(const std::vector<Change>& changes) {
   constexpr uint64_t kNobody = 0;
   // Few changes to a notice: it must fit a message.

@@ -79,6 +79,7 @@ struct ClientSession {
   std::shared_ptr<rpc::ServerSession> rpc;
   Export* exported = nullptr;  // null: only asked for the list of exports
   bool read_only = false;
+  uint64_t lock_epoch = 0;      // of this opening; in every LockGrant
   std::shared_ptr<Journal::Session> journal;  // null: the journal is full
 
   std::shared_ptr<OpenFile> FindOpen(uint64_t state) {

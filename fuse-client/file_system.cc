@@ -2,6 +2,7 @@
 #include "fuse-client/file_system.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "fuse-client/op.h"
 #include "spdlog/spdlog.h"
@@ -49,6 +50,7 @@ absl::Status FileSystem::Start(rpc::Client* client) {
   boot_verifier_.store(greeting_.boot_verifier());
   root_fsid_.store(greeting_.root_attr().fsid());
   lease_ms_ = greeting_.lease_ms();
+  lock_waiters_.Begin(greeting_.lock_epoch());
   const uint32_t read_max = greeting_.info().read_max();
   max_read_ = std::max(4096u, read_max ? std::min(options_.max_read, read_max)
                                        : options_.max_read);
@@ -73,7 +75,10 @@ void FileSystem::Stop() {
     committer_.join();
   }
   lease_keeper_.Stop();
-  lock_waiters_.Stop();
+  for (const LockWaiters::Ref& wait : lock_waiters_.Stop()) {
+    fuse_req_interrupt_func(wait->req, nullptr, nullptr);
+    fuse_reply_err(wait->req, EINTR);
+  }
   invalidator_.Stop();
 }
 

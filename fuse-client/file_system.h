@@ -179,7 +179,6 @@ class FileSystem {
 
  private:
   friend class Op;
-  friend class LockWaiters;
 
   void LookupDots(fuse_req_t req, Node* dir, bool parent);
   void ObserveRemoved(Op& op);
@@ -258,10 +257,19 @@ class FileSystem {
       ABSL_SHARED_LOCKS_REQUIRED(recalls_.gate);
 
   // --- locks (ops_lock.cc)
-  int CallLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock, bool wait);
+  int CallLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock,
+               uint64_t* epoch = nullptr);
   void AnswerLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock, bool wait);
   void WaitForLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock);
-  void UndoCancelledLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock);
+  void OnLockGrant(const pb::LockGrant& grant);
+  void EndWait(uint64_t id, uint64_t epoch, int error);
+  void AnswerWait(LockWait& wait, int error);
+  void AnswerWaitLater(LockWaiters::Ref wait, int error);
+  static void OnLockInterrupt(fuse_req_t req, void* wait);
+  void CancelWait(const LockWaiters::Ref& wait);
+  void GiveUpWait(const LockWaiters::Ref& wait, int error);
+  void UndoLock(const LockWait& wait);
+  void AskForLocksAgain(uint64_t epoch);
   void RecordLock(OpenFile* file, const pb::Lock& lock);
 
   // --- recall.cc

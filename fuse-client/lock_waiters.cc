@@ -6,25 +6,124 @@
 
 namespace tripwire::fuse {
 
-void LockWaiters::Start(std::function<void()> wait) {
+std::vector<LockWaiters::Ref> LockWaiters::Begin(uint64_t epoch) {
+  std::vector<Ref> over;
   absl::MutexLock lock(&mu_);
-  jobs_.push_back(std::move(wait));
-  if (idle_ < static_cast<int>(jobs_.size())) {
-    ++threads_;
-    std::thread([this] { Work(); }).detach();  // Stop waits for it by count
+  epoch_ = epoch;
+  for (auto at = waits_.begin(); at != waits_.end();) {
+    Ref& wait = at->second;
+    wait->granted = false;  // by a server that is gone; nothing was noted
+    if (wait->cancelling) {
+      over.push_back(std::move(wait));
+      ++taken_;
+      at = waits_.erase(at);
+    } else {
+      ++at;
+    }
   }
+  return over;
+}
+
+LockWaiters::Ref LockWaiters::Add(FileSystem* fs, fuse_req_t req, OpenFile* file,
+                                  NodeRef node, const fs::pb::Lock& lock) {
+  auto wait = std::make_shared<LockWait>();
+  wait->fs = fs;
+  wait->req = req;
+  wait->file = file;
+  wait->node = std::move(node);
+  wait->lock = lock;
+  wait->lock.set_action(fs::pb::LOCK_ACTION_WAIT);
+  absl::MutexLock guard(&mu_);
+  if (stop_) return nullptr;
+  wait->id = ++last_id_;
+  wait->lock.set_wait(wait->id);
+  waits_[wait->id] = wait;
+  return wait;
+}
+
+LockWaiters::Next LockWaiters::Queued(const Ref& wait, uint64_t epoch) {
+  absl::MutexLock lock(&mu_);
+  if (epoch != epoch_) return Next::kAskAgain;
+  wait->queued = true;
+  if (wait->granted) return Next::kGranted;
+  if (!wait->interrupted || wait->cancelling) return Next::kWait;
+  wait->cancelling = true;
+  return Next::kCancel;
+}
+
+bool LockWaiters::Interrupt(LockWait* wait) {
+  absl::MutexLock lock(&mu_);
+  wait->interrupted = true;
+  if (!wait->queued || wait->cancelling) return false;
+  wait->cancelling = true;
+  return true;
+}
+
+LockWaiters::Ref LockWaiters::Granted(uint64_t id, uint64_t epoch, int error,
+                                      const std::function<void(const LockWait&)>& note) {
+  absl::MutexLock lock(&mu_);
+  const auto found = waits_.find(id);
+  if (epoch != epoch_ || found == waits_.end()) return nullptr;
+  Ref wait = found->second;
+  wait->error = error;
+  if (!wait->queued) {  // it overtook the answer, which is waited for
+    wait->granted = true;
+    return nullptr;
+  }
+  waits_.erase(found);
+  ++taken_;
+  if (error == 0) note(*wait);
+  return wait;
+}
+
+bool LockWaiters::Take(const Ref& wait, const std::function<void()>& note) {
+  absl::MutexLock lock(&mu_);
+  if (waits_.erase(wait->id) == 0) return false;
+  ++taken_;
+  if (note) note();
+  return true;
+}
+
+LockWaiters::Ref LockWaiters::Find(uint64_t id) {
+  absl::MutexLock lock(&mu_);
+  const auto found = waits_.find(id);
+  return found == waits_.end() ? nullptr : found->second;
+}
+
+std::vector<LockWaiters::Ref> LockWaiters::AllQueued() {
+  std::vector<Ref> all;
+  absl::MutexLock lock(&mu_);
+  for (const auto& [id, wait] : waits_) {
+    if (wait->queued) all.push_back(wait);
+  }
+  return all;
+}
+
+void LockWaiters::Answered() {
+  absl::MutexLock lock(&mu_);
+  --taken_;
+}
+
+void LockWaiters::Run(std::function<void()> job) {
+  mu_.Lock();
+  const bool now = stop_;
+  mu_.Unlock();
+  if (now) return job();
+  absl::MutexLock lock(&mu_);
+  jobs_.push_back(std::move(job));
+  if (working_) return;
+  working_ = true;
+  std::thread([this] { Work(); }).detach();  // Stop waits for it
 }
 
 void LockWaiters::Work() {
   constexpr absl::Duration kLinger = absl::Seconds(5);
-  mu_.Lock();
+  absl::MutexLock lock(&mu_);
+  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return stop_ || !jobs_.empty();
+  };
   for (;;) {
-    ++idle_;
-    const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      return stop_ || !jobs_.empty();
-    };
     mu_.AwaitWithTimeout(absl::Condition(&ready), kLinger);
-    --idle_;
     if (jobs_.empty()) break;
     auto job = std::move(jobs_.front());
     jobs_.pop_front();
@@ -33,35 +132,21 @@ void LockWaiters::Work() {
     job = nullptr;
     mu_.Lock();
   }
-  --threads_;
-  mu_.Unlock();
+  working_ = false;
 }
 
-bool LockWaiters::TryPark() {
-  absl::MutexLock lock(&mu_);
-  if (parked_ >= kMostParked) return false;
-  ++parked_;
-  return true;
-}
-
-void LockWaiters::Unpark() {
-  absl::MutexLock lock(&mu_);
-  --parked_;
-}
-
-bool LockWaiters::Pause(absl::Duration time) {
-  absl::MutexLock lock(&mu_);
-  mu_.AwaitWithTimeout(absl::Condition(&stop_), time);
-  return !stop_;
-}
-
-void LockWaiters::Stop() {
+std::vector<LockWaiters::Ref> LockWaiters::Stop() {
+  cancel_.Cancel();
+  std::vector<Ref> left;
   absl::MutexLock lock(&mu_);
   stop_ = true;
+  for (auto& [id, wait] : waits_) left.push_back(std::move(wait));
+  waits_.clear();
   const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return threads_ == 0;
+    return !working_ && taken_ == 0;
   };
   mu_.Await(absl::Condition(&none));
+  return left;
 }
 
 }  // namespace tripwire::fuse

@@ -92,30 +92,36 @@ void FileSystem::RecordLock(OpenFile* file, const pb::Lock& lock) {
 }
 
 int FileSystem::CallLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock,
-                         bool wait) {
-  Op op(*this, req, Op::Check::kNone);
-  pb::Lock* call = op.call.mutable_lock();
-  *call = lock;
-  call->set_action(wait ? pb::LOCK_ACTION_WAIT : pb::LOCK_ACTION_TRY);
-  op.Name(file->node.get(), file, call->mutable_object());
-  op.any_signal_interrupts = wait;
-  op.frame.unbounded = wait;
-  const int error = op.Call();
-  if (error == 0) RecordLock(file, lock);
-  if (error == 0 && lock.type() != pb::LOCK_TYPE_UNLOCK) Revalidate(*file->node.get());
-  return error;
+                         uint64_t* epoch) {
+  const bool wait = lock.action() == pb::LOCK_ACTION_WAIT;
+  for (;;) {
+    const uint64_t asked_in = lock_waiters_.epoch();
+    Op op(*this, req, Op::Check::kNone);
+    pb::Lock* call = op.call.mutable_lock();
+    *call = lock;
+    op.Name(file->node.get(), file, call->mutable_object());
+    op.any_signal_interrupts = wait;
+    op.frame.unbounded = wait;
+    const int error = op.Call();
+    if (epoch) *epoch = asked_in;
+    if (error != 0) return error;
+    // If the server restarted meanwhile, it may or may not know: tell it again.
+    if (lock_waiters_.IfStill(asked_in, [&] { RecordLock(file, lock); })) break;
+  }
+  if (lock.type() != pb::LOCK_TYPE_UNLOCK) Revalidate(*file->node.get());
+  return 0;
 }
 
 // The wait was given up, but the server may have granted the lock in that instant:
 // puts things back to what we know we hold.
-void FileSystem::UndoCancelledLock(fuse_req_t req, OpenFile* file,
-                                   const pb::Lock& lock) {
+void FileSystem::UndoLock(const LockWait& wait) {
+  const pb::Lock& lock = wait.lock;
   std::vector<HeldLock> held;
   const uint64_t end = LastByte(lock.start(), lock.length());
   {
-    absl::MutexLock guard(&file->node->mu);
-    if (file->node->locks) {
-      for (const HeldLock& h : file->node->locks->locks) {
+    absl::MutexLock guard(&wait.node->mu);
+    if (wait.node->locks) {
+      for (const HeldLock& h : wait.node->locks->locks) {
         if (h.kind == lock.kind() && h.owner == lock.owner() &&
             h.start <= end && h.end >= lock.start()) {
           held.push_back(h);
@@ -124,48 +130,144 @@ void FileSystem::UndoCancelledLock(fuse_req_t req, OpenFile* file,
     }
   }
   pb::Lock undo = lock;
+  undo.set_action(pb::LOCK_ACTION_TRY);
+  const auto call = [&] {
+    Frame frame;
+    *frame.call().mutable_lock() = undo;
+    frame.call().mutable_lock()->mutable_object()->set_handle(wait.node->Handle());
+    remote_.Invoke(frame, lock_waiters_.cancel());
+  };
   if (held.empty()) {
     undo.set_type(pb::LOCK_TYPE_UNLOCK);
-    CallLock(req, file, undo, false);
+    call();
   }
   for (const HeldLock& h : held) {
     undo.set_type(h.type);
     undo.set_start(h.start);
     undo.set_length(h.end == UINT64_MAX ? 0 : h.end - h.start + 1);
-    CallLock(req, file, undo, false);
+    call();
   }
 }
 
-void FileSystem::WaitForLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock) {
-  constexpr absl::Duration kFirstPause = absl::Milliseconds(5);
-  constexpr absl::Duration kLongestPause = absl::Milliseconds(100);
-  absl::Duration pause = kFirstPause;
-  int error = EAGAIN;
-  while (error == EAGAIN) {
-    if (lock_waiters_.TryPark()) {
-      error = CallLock(req, file, lock, true);
-      lock_waiters_.Unpark();
-      break;
+// The end of a wait that was taken. May make calls.
+void FileSystem::AnswerWait(LockWait& wait, int error) {
+  if (error == 0) Revalidate(*wait.node.get());
+  fuse_req_interrupt_func(wait.req, nullptr, nullptr);  // it has returned after this
+  fuse_reply_err(wait.req, error);
+  lock_waiters_.Answered();
+}
+
+void FileSystem::AnswerWaitLater(LockWaiters::Ref wait, int error) {
+  lock_waiters_.Run([this, wait = std::move(wait), error] { AnswerWait(*wait, error); });
+}
+
+// Tells the server, without waiting, that nobody waits any more. While it has the
+// request in its queue, the process gets EINTR when the server has let it go, or the
+// lock, if that was granted just before; that is known within a second.
+void FileSystem::CancelWait(const LockWaiters::Ref& wait) {
+  constexpr uint64_t kSoon = 1 * kSecond;
+  if (!remote_.client()->connected()) return GiveUpWait(wait, EINTR);
+  pb::Call call;
+  call.mutable_lock()->set_action(pb::LOCK_ACTION_CANCEL);
+  call.mutable_lock()->set_wait(wait->id);
+  remote_.Post(call, kSoon, [this, wait](int error) {
+    if (error == ENOENT) return;  // its grant comes
+    if (error == 0) {
+      if (lock_waiters_.Take(wait)) AnswerWaitLater(wait, EINTR);
+    } else {
+      GiveUpWait(wait, EINTR);
     }
-    const bool going_on = lock_waiters_.Pause(pause);
-    pause = std::min(pause * 2, kLongestPause);
-    error = !going_on || fuse_req_interrupted(req)
-                ? EINTR
-                : CallLock(req, file, lock, false);
+  });
+}
+
+// The process is not kept waiting for what the server will say. Should it have granted
+// the lock, it is given back.
+void FileSystem::GiveUpWait(const LockWaiters::Ref& wait, int error) {
+  const uint64_t epoch = lock_waiters_.epoch();
+  if (!lock_waiters_.Take(wait)) return;
+  AnswerWaitLater(wait, error);
+  pb::Call call;
+  call.mutable_lock()->set_action(pb::LOCK_ACTION_CANCEL);
+  call.mutable_lock()->set_wait(wait->id);
+  remote_.Post(call, kNever, [this, wait, epoch](int answer) {
+    if (answer != ENOENT || epoch != lock_waiters_.epoch()) return;
+    lock_waiters_.Run([this, wait] { UndoLock(*wait); });
+  });
+}
+
+void FileSystem::OnLockInterrupt(fuse_req_t, void* data) {
+  auto* wait = static_cast<LockWait*>(data);
+  LockWaiters& waiters = wait->fs->lock_waiters_;
+  if (!waiters.Interrupt(wait)) return;
+  // Nothing that may end the wait here and now: the library holds a lock of the request.
+  if (LockWaiters::Ref ref = waiters.Find(wait->id)) {
+    waiters.Run([fs = wait->fs, ref] { fs->CancelWait(ref); });
   }
-  if (error == EINTR) UndoCancelledLock(req, file, lock);
-  fuse_reply_err(req, error);
+}
+
+// Asks for the lock. If the server has the request wait, nobody here does: the process
+// gets its answer from OnLockGrant.
+void FileSystem::WaitForLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock) {
+  const LockWaiters::Ref wait =
+      lock_waiters_.Add(this, req, file, nodes_.Ref(file->node.get()), lock);
+  if (!wait) {
+    fuse_reply_err(req, EINTR);
+    return;
+  }
+  for (;;) {
+    uint64_t epoch = 0;
+    const int error = CallLock(req, file, wait->lock, &epoch);
+    if (error == EINTR || error == options_.patience.error) {
+      return GiveUpWait(wait, error);  // it may have been asked all the same
+    }
+    if (error != EINPROGRESS) {
+      if (lock_waiters_.Take(wait)) AnswerWait(*wait, error);
+      return;
+    }
+    // Before it can be granted and so answered.
+    fuse_req_interrupt_func(req, &FileSystem::OnLockInterrupt, wait.get());
+    switch (lock_waiters_.Queued(wait, epoch)) {
+      case LockWaiters::Next::kAskAgain:
+        continue;
+      case LockWaiters::Next::kCancel:
+        return CancelWait(wait);
+      case LockWaiters::Next::kGranted:
+        return EndWait(wait->id, epoch, wait->error);
+      case LockWaiters::Next::kWait:
+        return;
+    }
+  }
+}
+
+void FileSystem::EndWait(uint64_t id, uint64_t epoch, int error) {
+  LockWaiters::Ref wait =
+      lock_waiters_.Granted(id, epoch, error, [this](const LockWait& granted) {
+        RecordLock(granted.file, granted.lock);
+      });
+  // Not on the thread that takes notices: there, nothing may wait for the server.
+  if (wait) AnswerWaitLater(std::move(wait), error);
+}
+
+void FileSystem::OnLockGrant(const pb::LockGrant& grant) {
+  EndWait(grant.wait(), grant.epoch(), grant.error());
+}
+
+// The server restarted, and has been told what we hold: now what we wait for.
+void FileSystem::AskForLocksAgain(uint64_t epoch) {
+  for (const LockWaiters::Ref& wait : lock_waiters_.AllQueued()) {
+    Frame frame;
+    frame.during_recovery = true;
+    *frame.call().mutable_lock() = wait->lock;
+    frame.call().mutable_lock()->mutable_object()->set_handle(wait->node->Handle());
+    const int error = remote_.Invoke(frame, nullptr);
+    if (error != EINPROGRESS) EndWait(wait->id, epoch, error);
+  }
 }
 
 void FileSystem::AnswerLock(fuse_req_t req, OpenFile* file, const pb::Lock& lock,
                             bool wait) {
-  const int error = CallLock(req, file, lock, false);
-  if (error != EAGAIN || !wait) {
-    fuse_reply_err(req, error);
-    return;
-  }
-  lock_waiters_.Start(
-      [this, req, file, lock] { WaitForLock(req, file, lock); });
+  if (wait && lock.type() != pb::LOCK_TYPE_UNLOCK) return WaitForLock(req, file, lock);
+  fuse_reply_err(req, CallLock(req, file, lock));
 }
 
 void FileSystem::SetLk(fuse_req_t req, fuse_ino_t, fuse_file_info* fi,
@@ -202,7 +304,7 @@ int FileSystem::DropPosixLocks(fuse_req_t req, OpenFile* file, uint64_t owner) {
   unlock.set_kind(pb::LOCK_KIND_POSIX);
   unlock.set_type(pb::LOCK_TYPE_UNLOCK);
   unlock.set_owner(owner);
-  return CallLock(req, file, unlock, false);
+  return CallLock(req, file, unlock);
 }
 
 }  // namespace tripwire::fuse

@@ -24,6 +24,7 @@ void FileSystem::OnNotify(rpc::Bytes message) {
     RecalledEverything();
     return;
   }
+  for (const pb::LockGrant& grant : notice.grants()) OnLockGrant(grant);
   if (notice.everything()) RecalledEverything();
   {
     absl::MutexLock gate(&recalls_.gate);

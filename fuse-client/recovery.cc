@@ -20,6 +20,9 @@ void FileSystem::OnRecovered(rpc::Bytes greeting_reply) {
     return;
   }
   spdlog::info("the server restarted; opening again what was open");
+  for (LockWaiters::Ref& wait : lock_waiters_.Begin(greeting.lock_epoch())) {
+    AnswerWaitLater(std::move(wait), EINTR);
+  }
   boot_verifier_.store(greeting.boot_verifier());
   root_fsid_.store(greeting.root_attr().fsid());
   nodes_.SetRoot({greeting.root(), greeting.root_attr().ino(),
@@ -37,6 +40,7 @@ void FileSystem::OnRecovered(rpc::Bytes greeting_reply) {
   frame.during_recovery = true;
   frame.call().mutable_reclaim_done();
   remote_.Invoke(frame, nullptr);
+  AskForLocksAgain(greeting.lock_epoch());
   unstable_.ServerRestarted(greeting.boot_verifier(),
                             [this](Node& node, const UnstableData::Segment& segment) {
                               return ResendSegment(node, segment, true);

@@ -23,6 +23,11 @@ google::protobuf::ArenaOptions ArenaIn(char* block, size_t size) {
 
 constexpr int kLargestErrno = 4095;  // of the kernel's ABI
 
+int CheckedErrno(const pb::Reply& reply) {
+  const int error = reply.error();
+  return error < 0 || error > kLargestErrno ? EPROTO : error;
+}
+
 }  // namespace
 
 Frame::Frame() : arena_(ArenaIn(block_, sizeof(block_))) {
@@ -32,6 +37,20 @@ Frame::Frame() : arena_(ArenaIn(block_, sizeof(block_))) {
 }
 
 Frame::~Frame() { spare_message.swap(response.message); }
+
+int Remote::ErrnoOf(const absl::Status& status) const {
+  switch (status.code()) {
+    case absl::StatusCode::kCancelled:
+      return EINTR;
+    case absl::StatusCode::kDeadlineExceeded:
+      return patience_.error;
+    case absl::StatusCode::kInvalidArgument:
+      return E2BIG;  // longer than a message may be
+    default:
+      spdlog::debug("call failed: {}", std::string(status.message()));
+      return EIO;
+  }
+}
 
 int Remote::Invoke(Frame& frame, rpc::CancelToken* cancel) {
   uint8_t small[1024];
@@ -54,19 +73,7 @@ int Remote::Invoke(Frame& frame, rpc::CancelToken* cancel) {
     request.timeout_ns = std::min(request.timeout_ns, patience_.timeout_ns);
   }
   const absl::Status status = client_->Invoke(request, &frame.response, cancel);
-  if (!status.ok()) {
-    switch (status.code()) {
-      case absl::StatusCode::kCancelled:
-        return EINTR;
-      case absl::StatusCode::kDeadlineExceeded:
-        return patience_.error;
-      case absl::StatusCode::kInvalidArgument:
-        return E2BIG;  // longer than a message may be
-      default:
-        spdlog::debug("call failed: {}", std::string(status.message()));
-        return EIO;
-    }
-  }
+  if (!status.ok()) return ErrnoOf(status);
   frame.reply_->Clear();
   const std::vector<uint8_t>& answer = frame.response.message;
   if (!frame.reply_->ParseFromArray(answer.data(), static_cast<int>(answer.size()))) {
@@ -74,16 +81,28 @@ int Remote::Invoke(Frame& frame, rpc::CancelToken* cancel) {
     return EPROTO;
   }
   if (frame.response.bulk_bytes > frame.bulk_reply_capacity) return EPROTO;
-  const int error = frame.reply_->error();
-  return error < 0 || error > kLargestErrno ? EPROTO : error;
+  return CheckedErrno(*frame.reply_);
 }
 
-void Remote::Post(const pb::Call& call) {
+void Remote::Post(const pb::Call& call) { Post(call, kNever, nullptr); }
+
+void Remote::Post(const pb::Call& call, uint64_t timeout_ns,
+                  std::function<void(int)> done) {
   auto message = std::make_shared<std::vector<uint8_t>>(call.ByteSizeLong());
   call.SerializeWithCachedSizesToArray(message->data());
   rpc::Request request;
   request.message = *message;
-  client_->InvokeAsync(request, [message](absl::Status, rpc::Response) {});
+  request.timeout_ns = timeout_ns;
+  client_->InvokeAsync(
+      request, [this, message, done = std::move(done)](absl::Status status,
+                                                       rpc::Response response) {
+        if (!done) return;
+        if (!status.ok()) return done(ErrnoOf(status));
+        pb::Reply reply;
+        const bool whole = reply.ParseFromArray(response.message.data(),
+                                                static_cast<int>(response.message.size()));
+        done(whole ? CheckedErrno(reply) : EPROTO);
+      });
 }
 
 }  // namespace tripwire::fuse

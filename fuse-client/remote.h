@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -70,10 +71,15 @@ class Remote {
 
   // Sends without waiting; nobody hears the answer (close, mostly).
   void Post(const pb::Call& call);
+  // The same; `done` hears the reply's errno, or one of our own, on a thread that may not
+  // wait for the server.
+  void Post(const pb::Call& call, uint64_t timeout_ns, std::function<void(int)> done);
 
   rpc::Client* client() const { return client_; }
 
  private:
+  int ErrnoOf(const absl::Status& status) const;
+
   const Patience patience_;
   rpc::Client* client_ = nullptr;
 };

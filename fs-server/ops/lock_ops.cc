@@ -36,29 +36,22 @@ void AnswerLater(FileServer& server, std::shared_ptr<rpc::Call> call, uint64_t s
   server.Answer(std::move(call), message, {}, 0, true, session, {});
 }
 
-void Wait(FileServer& server, std::shared_ptr<rpc::Call> call, const FileId& id,
-          const LockManager::Request& request) {
-  // Shared by the continuation and the canceller: whoever the lock manager lets
-  // run first answers, and it lets only one.
-  const uint64_t session = request.owner.session;
-  const LockManager::Ticket ticket = server.locks().Wait(
-      id, request, [&server, call, session](int error) { AnswerLater(server, call, session, error); });
-  if (ticket == 0) return;
-  call->OnCancel([&server, ticket] { server.locks().Cancel(ticket); });
-  // A request queued while the server was told to stop would never be answered.
-  if (server.stopping()) server.locks().StopWaiting();
+void Try(FileServer& server, std::shared_ptr<rpc::Call> call, const FileId& id,
+         const LockManager::Request& request) {
+  const int error = server.stopping() ? EAGAIN : server.locks().Try(id, request);
+  AnswerLater(server, std::move(call), request.owner.session, error);
 }
 
-void Run(FileServer& server, std::shared_ptr<rpc::Call> call, const FileId& id,
-         const LockManager::Request& request, bool wait) {
-  if (server.stopping()) {
-    AnswerLater(server, std::move(call), request.owner.session, EAGAIN);
-  } else if (wait) {
-    Wait(server, std::move(call), id, request);
-  } else {
-    const int error = server.locks().Try(id, request);
-    AnswerLater(server, std::move(call), request.owner.session, error);
-  }
+// Neither the call nor a thread waits: the client hears of the grant by a notice.
+int Wait(OpContext& ctx, const FileId& id, const LockManager::Request& request) {
+  const uint64_t session = ctx.session.id;
+  const uint64_t wait = ctx.request.lock().wait();
+  if (wait == 0) return EINVAL;
+  return ctx.server.locks().Wait(
+      id, request, wait,
+      [&server = ctx.server, session, wait, epoch = ctx.session.lock_epoch](int error) {
+        server.TellGrant(session, wait, epoch, error);
+      });
 }
 
 int Test(OpContext& ctx, const FileId& id, const LockManager::Request& request) {
@@ -76,6 +69,9 @@ int Test(OpContext& ctx, const FileId& id, const LockManager::Request& request) 
 
 int Lock(OpContext& ctx) {
   const auto& op = ctx.request.lock();
+  if (op.action() == pb::LOCK_ACTION_CANCEL) {
+    return ctx.server.locks().Cancel(ctx.session.id, op.wait()) ? 0 : ENOENT;
+  }
   auto id = ctx.server.codec().Decode(ctx.exported.id, op.object().handle());
   if (!id) return ESTALE;
   LockManager::Request request;
@@ -88,13 +84,13 @@ int Lock(OpContext& ctx) {
   if (op.action() == pb::LOCK_ACTION_TEST) return Test(ctx, *id, request);
   if (op.action() != pb::LOCK_ACTION_TRY && op.action() != pb::LOCK_ACTION_WAIT) return EINVAL;
   if (ctx.session.journal) ctx.session.journal->SetHoldsLocks(true);
-  const bool wait = op.action() == pb::LOCK_ACTION_WAIT;
+  if (op.action() == pb::LOCK_ACTION_WAIT) return Wait(ctx, *id, request);
   FileServer& server = ctx.server;
   if (op.reclaim()) {
-    Run(server, std::move(ctx.call), *id, request, wait);
+    Try(server, std::move(ctx.call), *id, request);
   } else {
-    server.AfterGrace([&server, call = std::move(ctx.call), id = *id, request, wait] {
-      Run(server, call, id, request, wait);
+    server.AfterGrace([&server, call = std::move(ctx.call), id = *id, request] {
+      Try(server, call, id, request);
     });
   }
   return kParked;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <algorithm>
 #include <cerrno>
 #include <future>
 #include <string>
@@ -60,17 +61,61 @@ TEST(LockManagerTest, WaitersAreServedAndCancelled) {
   LockManager locks;
   EXPECT_EQ(locks.Try(File(1), Range(1, true, 0, 9)), 0);
   int second = -1, third = -1;
-  EXPECT_NE(locks.Wait(File(1), Range(2, true, 0, 4), [&](int e) { second = e; }), 0u);
-  const auto ticket = locks.Wait(File(1), Range(3, true, 0, 9), [&](int e) { third = e; });
+  EXPECT_EQ(locks.Wait(File(1), Range(2, true, 0, 4), 7, [&](int e) { second = e; }),
+            EINPROGRESS);
+  EXPECT_EQ(locks.Wait(File(1), Range(3, true, 0, 9), 8, [&](int e) { third = e; }),
+            EINPROGRESS);
   locks.Unlock(File(1), Range(1, true, 0, 2));
   EXPECT_EQ(second, -1);
   locks.Unlock(File(1), Range(1, true, 3, 9));
   EXPECT_EQ(second, 0);
   EXPECT_EQ(third, -1);
-  locks.Cancel(ticket);
-  EXPECT_EQ(third, EINTR);
-  locks.Cancel(ticket);
+  EXPECT_TRUE(locks.Cancel(1, 8));
+  EXPECT_FALSE(locks.Cancel(1, 8));
+  EXPECT_FALSE(locks.Cancel(1, 7));  // it has it
   EXPECT_EQ(locks.waiting(), 0u);
+  locks.Unlock(File(1), Range(2, true, 0, 9));
+  EXPECT_EQ(third, -1);  // nobody asks for it any more
+  EXPECT_EQ(locks.Try(File(1), Range(4, true, 0, 9)), 0);
+}
+
+TEST(LockManagerTest, ARequestOvertakenByItsCancellationIsRefused) {
+  LockManager locks;
+  EXPECT_FALSE(locks.Cancel(1, 5));
+  EXPECT_EQ(locks.Wait(File(1), Range(1, true, 0, 9), 5, {}), EINTR);
+  EXPECT_EQ(locks.Try(File(1), Range(2, true, 0, 9)), 0);
+}
+
+TEST(LockManagerTest, ServedInOrderOfArrival) {
+  LockManager locks;
+  EXPECT_EQ(locks.Try(File(1), Range(1, true, 0, 9)), 0);
+  std::vector<uint64_t> order;
+  for (uint64_t owner = 2; owner < 3000; ++owner) {
+    EXPECT_EQ(locks.Wait(File(1), Range(owner, true, 0, 9), owner,
+                         [&order, owner](int) { order.push_back(owner); }),
+              EINPROGRESS);
+  }
+  for (uint64_t owner = 1; owner < 2999; ++owner) {
+    locks.Unlock(File(1), Range(owner, true, 0, 9));
+    ASSERT_EQ(order.size(), owner);
+    EXPECT_EQ(order.back(), owner + 1);
+  }
+}
+
+TEST(LockManagerTest, NobodyOvertakesThoseWhoReclaim) {
+  LockManager locks;
+  locks.HoldBack();
+  int one = -1, two = -1;
+  EXPECT_EQ(locks.Wait(File(1), Range(1, true, 0, 9), 1, [&](int e) { one = e; }),
+            EINPROGRESS);
+  EXPECT_EQ(locks.Wait(File(2), Range(1, true, 0, 9), 2, [&](int e) { two = e; }),
+            EINPROGRESS);
+  EXPECT_EQ(locks.Try(File(1), Range(2, true, 5, 5)), 0);
+  locks.LetGo();
+  EXPECT_EQ(one, -1);
+  EXPECT_EQ(two, 0);
+  locks.Unlock(File(1), Range(2, true, 5, 5));
+  EXPECT_EQ(one, 0);
 }
 
 TEST(LockManagerTest, DeadlocksAreRefused) {
@@ -79,12 +124,12 @@ TEST(LockManagerTest, DeadlocksAreRefused) {
   EXPECT_EQ(locks.Try(File(2), Range(2, true, 0, 0)), 0);
   EXPECT_EQ(locks.Try(File(3), Range(3, true, 0, 0)), 0);
   int one = -1, two = -1, three = -1;
-  locks.Wait(File(2), Range(1, true, 0, 0), [&](int e) { one = e; });
-  locks.Wait(File(3), Range(2, true, 0, 0), [&](int e) { two = e; });
-  locks.Wait(File(1), Range(3, true, 0, 0), [&](int e) { three = e; });
+  locks.Wait(File(2), Range(1, true, 0, 0), 1, [&](int e) { one = e; });
+  locks.Wait(File(3), Range(2, true, 0, 0), 2, [&](int e) { two = e; });
+  EXPECT_EQ(locks.Wait(File(1), Range(3, true, 0, 0), 3, [&](int e) { three = e; }), EDEADLK);
   EXPECT_EQ(one, -1);
   EXPECT_EQ(two, -1);
-  EXPECT_EQ(three, EDEADLK);
+  EXPECT_EQ(three, -1);
   locks.Unlock(File(3), Range(3, true, 0, 0));
   EXPECT_EQ(two, 0);
 }
@@ -95,12 +140,14 @@ TEST(LockManagerTest, ASessionsEndFreesWhatOthersWaitFor) {
   other.owner.session = 2;
   EXPECT_EQ(locks.Try(File(1), Range(1, true, 0, 0)), 0);
   int granted = -1, mine = -1;
-  locks.Wait(File(1), other, [&](int e) { granted = e; });
+  locks.Wait(File(1), other, 1, [&](int e) { granted = e; });
   EXPECT_EQ(locks.Try(File(2), other), 0);
-  locks.Wait(File(2), Range(9, true, 0, 0), [&](int e) { mine = e; });
+  locks.Wait(File(2), Range(9, true, 0, 0), 2, [&](int e) { mine = e; });
   locks.EndSession(1);
   EXPECT_EQ(granted, 0);
-  EXPECT_EQ(mine, EINTR);
+  EXPECT_EQ(locks.waiting(), 0u);
+  locks.Unlock(File(2), other);
+  EXPECT_EQ(mine, -1);  // it was dropped
 }
 
 TEST(LockManagerTest, FlockConversionGivesUpTheOldLock) {
@@ -131,6 +178,34 @@ class LocksTest : public FsTest {
     return peer.Do(peer.LockCall(f, pb::LOCK_KIND_POSIX, type, action, owner, start, length))
         .error();
   }
+  pb::Call WaitCall(Peer& peer, uint64_t wait, uint64_t owner, uint64_t start = 0,
+                    uint64_t length = 0, pb::LockType type = pb::LOCK_TYPE_WRITE) {
+    auto call = peer.LockCall(f, pb::LOCK_KIND_POSIX, type, pb::LOCK_ACTION_WAIT, owner, start,
+                              length);
+    call.mutable_lock()->set_wait(wait);
+    return call;
+  }
+  int Wait(Peer& peer, uint64_t wait, uint64_t owner, uint64_t start = 0, uint64_t length = 0,
+           pb::LockType type = pb::LOCK_TYPE_WRITE) {
+    return peer.Do(WaitCall(peer, wait, owner, start, length, type)).error();
+  }
+  int CancelWait(Peer& peer, uint64_t wait) {
+    auto call = peer.New();
+    call.mutable_lock()->set_action(pb::LOCK_ACTION_CANCEL);
+    call.mutable_lock()->set_wait(wait);
+    return peer.Do(call).error();
+  }
+  // What the peer was told of its waits, in order.
+  static std::vector<uint64_t> Grants(Peer& peer) {
+    std::vector<uint64_t> waits;
+    for (const auto& notice : peer.notices()) {
+      for (const auto& grant : notice.grants()) {
+        EXPECT_EQ(grant.error(), 0);
+        waits.push_back(grant.wait());
+      }
+    }
+    return waits;
+  }
   std::unique_ptr<Peer> a, b;
   std::string f;
 };
@@ -148,44 +223,71 @@ TEST_F(LocksTest, ExcludeOtherClients) {
   EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
 }
 
-TEST_F(LocksTest, WaitingHoldsNoThread) {
+TEST_F(LocksTest, WaitingHoldsNeitherThreadNorCall) {
   ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
-  // More waiters than the server has workers.
-  std::vector<std::future<int>> waiters;
-  for (uint64_t owner = 2; owner < 14; ++owner) {
-    waiters.push_back(std::async(std::launch::async, [this, owner] {
-      return Lock(*b, pb::LOCK_TYPE_READ, pb::LOCK_ACTION_WAIT, owner);
-    }));
-  }
-  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 12; }));
-  EXPECT_EQ(a->GetAttr(f).error(), 0);
+  // Many more waiters than a session has call slots.
+  constexpr uint64_t kWaiters = 2000;
+  for (uint64_t i = 1; i <= kWaiters; ++i) ASSERT_EQ(Wait(*b, i, 100 + i), EINPROGRESS);
+  EXPECT_EQ(files->locks().waiting(), kWaiters);
+  EXPECT_EQ(b->GetAttr(f).error(), 0);
+  EXPECT_TRUE(Grants(*b).empty());
   EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
-  for (auto& waiter : waiters) EXPECT_EQ(waiter.get(), 0);
+  for (uint64_t i = 1; i <= kWaiters; ++i) {
+    ASSERT_TRUE(Eventually([&] { return Grants(*b).size() >= i; }));
+    ASSERT_EQ(Lock(*b, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, 100 + i), 0);
+  }
+  const auto grants = Grants(*b);
+  ASSERT_EQ(grants.size(), kWaiters);  // each once, in order
+  EXPECT_TRUE(std::is_sorted(grants.begin(), grants.end()));
+  for (const auto& notice : b->notices()) {
+    for (const auto& grant : notice.grants()) {
+      EXPECT_EQ(grant.epoch(), b->greeting().lock_epoch());
+    }
+  }
 }
 
 TEST_F(LocksTest, WaitingCanBeInterrupted) {
   ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
-  rpc::CancelToken token;
-  auto waiter = std::async(std::launch::async, [&] {
-    return b->Do(b->LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_WAIT, 1),
-                 {}, 0, &token);
-  });
-  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 1; }));
-  token.Cancel();
-  EXPECT_EQ(waiter.get().status.code(), absl::StatusCode::kCancelled);
-  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 0; }));
+  ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
+  EXPECT_EQ(CancelWait(*b, 1), 0);
+  EXPECT_EQ(CancelWait(*b, 1), ENOENT);
   EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
   EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 2), 0);
+  EXPECT_TRUE(Grants(*b).empty());
+}
+
+TEST_F(LocksTest, ACancellationThatComesTooLateIsFollowedByTheGrant) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(CancelWait(*b, 1), ENOENT);
+  ASSERT_TRUE(Eventually([&] { return Grants(*b).size() == 1; }));
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), EAGAIN);
+}
+
+TEST_F(LocksTest, AGrantSurvivesACutLink) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
+  net.Cut();
+  LockManager::Request range;
+  range.owner = {a->client().session_id(), 1};
+  auto id = files->codec().Decode(files->exports()[0]->id, f);
+  ASSERT_TRUE(id.has_value());
+  files->locks().Unlock(*id, range);
+  EXPECT_TRUE(Grants(*b).empty());
+  net.Heal();
+  EXPECT_TRUE(Eventually([&] { return Grants(*b).size() == 1; }));
 }
 
 TEST_F(LocksTest, EndWithTheirSessionOrTheirFile) {
   ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
-  auto waiter = std::async(std::launch::async, [&] {
-    return Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_WAIT);
-  });
+  ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
+  auto dead = Connect();
+  ASSERT_EQ(Wait(*dead, 1, 1), EINPROGRESS);
+  dead->Disconnect();
   ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 1; }));
   a->Disconnect();
-  EXPECT_EQ(waiter.get(), 0);
+  EXPECT_TRUE(Eventually([&] { return Grants(*b).size() == 1; }));
   auto call = b->New();
   call.mutable_close()->set_handle(f);
   call.mutable_close()->set_unlock_posix(true);
@@ -198,13 +300,40 @@ TEST_F(LocksTest, EndWithTheirSessionOrTheirFile) {
 TEST_F(LocksTest, DeadlockAcrossClients) {
   ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1, 0, 1), 0);
   ASSERT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1, 1, 1), 0);
-  auto waiter = std::async(std::launch::async, [&] {
-    return Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_WAIT, 1, 1, 1);
-  });
-  ASSERT_TRUE(Eventually([&] { return files->locks().waiting() == 1; }));
-  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_WAIT, 1, 0, 1), EDEADLK);
+  ASSERT_EQ(Wait(*a, 1, 1, 1, 1), EINPROGRESS);
+  EXPECT_EQ(Wait(*b, 1, 1, 0, 1), EDEADLK);
   EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, 1), 0);
-  EXPECT_EQ(waiter.get(), 0);
+  EXPECT_TRUE(Eventually([&] { return Grants(*a).size() == 1; }));
+}
+
+TEST_F(LocksTest, WaitersRideThroughARestart) {
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
+  std::atomic<uint64_t> epoch{0};
+  a->on_recovered = [&](Peer& peer, const pb::GreetingReply&) {
+    // The other client asks again before we have reclaimed.
+    EXPECT_TRUE(Eventually([&] { return epoch.load() != 0; }));
+    auto call = peer.LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1);
+    call.mutable_lock()->set_reclaim(true);
+    EXPECT_EQ(peer.Do(call, {}, 0, nullptr, true).error(), 0);
+    auto done = peer.New();
+    done.mutable_reclaim_done();
+    EXPECT_EQ(peer.Do(done, {}, 0, nullptr, true).error(), 0);
+  };
+  b->on_recovered = [&](Peer& peer, const pb::GreetingReply& reply) {
+    EXPECT_EQ(peer.Do(WaitCall(peer, 1, 1), {}, 0, nullptr, true).error(), EINPROGRESS);
+    auto done = peer.New();
+    done.mutable_reclaim_done();
+    EXPECT_EQ(peer.Do(done, {}, 0, nullptr, true).error(), 0);
+    epoch = reply.lock_epoch();
+  };
+  Restart();  // in order: nobody is told that he waits in vain
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);  // it holds it
+  EXPECT_TRUE(Grants(*b).empty());
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_TRUE(Eventually([&] { return Grants(*b).size() == 1; }));
+  EXPECT_EQ(b->notices().back().grants(0).epoch(), epoch);
+  EXPECT_NE(epoch, b->greeting().lock_epoch());
 }
 
 TEST_F(LocksTest, ReclaimedBeforeAnybodyElseGetsThem) {

@@ -13,8 +13,11 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iterator>
 #include <sstream>
 #include <thread>
+#include <vector>
 
 #include "fs-server/file_server.h"
 #include "fs-server/testing/loopback.h"
@@ -98,11 +101,14 @@ class RecoveryTest : public ::testing::Test {
   static void Write(const std::string& path, const std::string& text) {
     std::ofstream(path, std::ios::binary) << text;
   }
-  // Starts a process that runs `f`.
-  static pid_t Fork(const std::function<int()>& f) {
+  // Starts a process that runs `f`. Of our descriptors it has only `keep`: with the
+  // others it would keep mounts and servers alive that are gone here.
+  static pid_t Fork(const std::function<int()>& f, int keep = 2) {
     const pid_t pid = fork();
-    if (pid == 0) _exit(f());
-    return pid;
+    if (pid != 0) return pid;
+    if (keep > 3) close_range(3, static_cast<unsigned>(keep) - 1, 0);
+    close_range(static_cast<unsigned>(keep) + 1, ~0u, 0);
+    _exit(f());
   }
   static int Join(pid_t pid) {
     int status = 0;
@@ -198,6 +204,125 @@ TEST_F(RecoveryTest, LocksAreReclaimed) {
   EXPECT_EQ(-1, fcntl(theirs.get(), F_OFD_SETLK, &lock));
   ASSERT_EQ(0, flock(mine.get(), LOCK_UN));
   EXPECT_EQ(0, flock(theirs.get(), LOCK_EX));
+}
+
+size_t ThreadsOfThisProcess() {
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                                           std::filesystem::directory_iterator()));
+}
+
+// In a process of its own: `count` threads that each wait for the lock and let it go.
+// Says on `ready` that all are about to ask.
+int WaitByTheThousand(const std::string& path, int count, int ready) {
+  std::atomic<int> got{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < count; ++i) {
+    threads.emplace_back([&] {
+      UniqueFd fd(open(path.c_str(), O_RDWR));
+      if (flock(fd.get(), LOCK_EX) == 0 && flock(fd.get(), LOCK_UN) == 0) ++got;
+    });
+  }
+  if (write(ready, "r", 1) != 1) return 2;
+  for (auto& thread : threads) thread.join();
+  return got == count ? 0 : 1;
+}
+
+TEST_F(RecoveryTest, ThousandsWaitForALockAndHoldNothing) {
+  StartServer();
+  Mount();
+  MountSecond();
+  Write(P("f"), "x");
+  UniqueFd mine(open(P("f").c_str(), O_RDWR));
+  ASSERT_EQ(0, flock(mine.get(), LOCK_EX));
+  int pipes[2];
+  ASSERT_EQ(0, pipe(pipes));
+  constexpr int kEach = 1500;
+  const pid_t one = Fork([&] { return WaitByTheThousand(P("f"), kEach, pipes[1]); },
+                         pipes[1]);
+  const pid_t two = Fork([&] { return WaitByTheThousand(Second("f"), kEach, pipes[1]); },
+                         pipes[1]);
+  char c;
+  ASSERT_EQ(1, read(pipes[0], &c, 1));
+  ASSERT_EQ(1, read(pipes[0], &c, 1));
+  for (int i = 0; i < 3000 && files_->locks().waiting() < 2 * kEach; ++i) usleep(10000);
+  EXPECT_EQ(files_->locks().waiting(), size_t{2 * kEach});
+  // Neither mount nor server keeps a thread for each, and both go on serving.
+  EXPECT_LT(ThreadsOfThisProcess(), size_t{200});
+  Write(Second("meanwhile"), "work");
+  EXPECT_EQ("work", Read(P("meanwhile")));
+  ASSERT_EQ(0, flock(mine.get(), LOCK_UN));
+  EXPECT_EQ(0, Join(one));
+  EXPECT_EQ(0, Join(two));
+  EXPECT_EQ(0, flock(mine.get(), LOCK_EX | LOCK_NB));
+  close(pipes[0]);
+  close(pipes[1]);
+}
+
+TEST_F(RecoveryTest, WaitersForALockRideThroughARestart) {
+  for (const bool in_order : {true, false}) {
+    StartServer();
+    Mount();
+    MountSecond();
+    Write(P("f"), "x");
+    UniqueFd mine(open(P("f").c_str(), O_RDWR));
+    ASSERT_EQ(0, flock(mine.get(), LOCK_EX));
+    std::vector<pid_t> waiters;
+    for (const auto& path : {P("f"), Second("f"), Second("f")}) {
+      waiters.push_back(Fork([&] {
+        UniqueFd fd(open(path.c_str(), O_RDWR));
+        return flock(fd.get(), LOCK_EX) == 0 ? 0 : errno;
+      }));
+    }
+    for (int i = 0; i < 1000 && files_->locks().waiting() < 3; ++i) usleep(10000);
+    ASSERT_EQ(files_->locks().waiting(), 3u);
+    if (in_order) {
+      StopServer();
+    } else {
+      KillServer();
+    }
+    usleep(100000);
+    StartServer();
+    for (int i = 0; i < 1000 && files_->locks().waiting() < 3; ++i) usleep(10000);
+    EXPECT_EQ(files_->locks().waiting(), 3u);
+    for (const pid_t waiter : waiters) EXPECT_EQ(0, waitpid(waiter, nullptr, WNOHANG));
+    ASSERT_EQ(0, flock(mine.get(), LOCK_UN));
+    for (const pid_t waiter : waiters) EXPECT_EQ(0, Join(waiter));
+    mine.reset();
+    one_.reset();
+    two_.reset();
+    StopServer();
+  }
+}
+
+TEST_F(RecoveryTest, WaitingForALockIsInterruptedWithoutAServer) {
+  StartServer();
+  Mount();
+  MountSecond();
+  Write(P("f"), "x");
+  UniqueFd mine(open(P("f").c_str(), O_RDWR));
+  ASSERT_EQ(0, flock(mine.get(), LOCK_EX));
+  const pid_t waiter = Fork([&] {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);
+    signal(SIGINT, SIG_DFL);
+    UniqueFd fd(open(Second("f").c_str(), O_RDWR));
+    return flock(fd.get(), LOCK_EX) == 0 ? 0 : 1;
+  });
+  for (int i = 0; i < 1000 && files_->locks().waiting() < 1; ++i) usleep(10000);
+  net_.Cut();
+  kill(waiter, SIGINT);
+  EXPECT_EQ(256 + SIGINT, Join(waiter));
+  net_.Heal();
+  // Nobody is left who would be given the lock.
+  ASSERT_EQ(0, flock(mine.get(), LOCK_UN));
+  UniqueFd theirs(open(Second("f").c_str(), O_RDWR));
+  bool free = false;
+  for (int i = 0; i < 1000 && !free; ++i) {
+    free = flock(theirs.get(), LOCK_EX | LOCK_NB) == 0;
+    if (!free) usleep(10000);
+  }
+  EXPECT_TRUE(free);
 }
 
 TEST_F(RecoveryTest, ARemovedOpenFileIsLostAloneInARestart) {
