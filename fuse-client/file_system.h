@@ -209,6 +209,7 @@ class FileSystem {
   struct Asked {
     uint64_t start_ns;
     uint64_t recalls_before;
+    uint64_t xattrs_set = 0;  // what xattrs_set_ was; for NoteLacks only
   };
   void Observe(Asked asked, Node* node, const pb::Attr& attr, uint32_t cache_ms,
                Cause cause, uint64_t pre_change = 0);
@@ -218,9 +219,15 @@ class FileSystem {
   void KeepAttr(const Op& op, const Mutating& mutation, Node* node,
                 const pb::Attr& attr);
   bool AnswerKnownAttr(fuse_req_t req, Node* node);
-  // `op` found, or made, the file without security.capability.
-  void NoteNoCapability(const Op& op, Node* node);
-  bool KnowsNoCapability(Node* node);
+  // A call found, or made, the object without security.capability, or without any.
+  void NoteLacks(const Asked& asked, Node* node, bool all, uint32_t cache_ms)
+      ABSL_SHARED_LOCKS_REQUIRED(recalls_.gate);
+  // A call got a new promise, and told of nothing new.
+  void StillLacks(const Asked& asked, Node* node, uint32_t cache_ms)
+      ABSL_SHARED_LOCKS_REQUIRED(recalls_.gate);
+  bool KnowsItLacks(Node* node, std::string_view xattr);
+  // Whether programs ask for extended attributes of what they list or look up.
+  bool XattrsAreWanted() const;
 
   // --- pages (observe.cc). All of these may wait for reads and writes of ours that
   // are under way, so none may be called by who answers those.
@@ -311,6 +318,8 @@ class FileSystem {
   std::atomic<uint64_t> boot_verifier_{0};
   std::atomic<uint64_t> root_fsid_{0};
   std::atomic<uint64_t> next_state_{1};
+  std::atomic<uint64_t> xattrs_set_{0};      // grows as ours begin and end to set any
+  std::atomic<uint64_t> xattr_asked_ns_{0};  // when the kernel last asked for one
   std::atomic<uint64_t> disconnected_at_ns_{0};
   std::atomic<bool> stopping_{false};
   uint32_t lease_ms_ = 1000;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Attributes, and the absence of capabilities, that answers to other questions told.
+// Attributes, and the absence of extended ones, that answers to other questions told.
 //
 // After each change of ours the kernel asks for the attributes of what was changed
 // (of the directory, after a create), and before the first write of a file for its
-// security.capability. The reply to the change has told us already; while the
-// server's promise lasts, we answer by ourselves.
+// security.capability; `ls -l` asks for an ACL of each file. Replies to the change, and
+// to the listing, have told us already; while the server's promise lasts, we answer by
+// ourselves.
+#include <algorithm>
 #include <cerrno>
 
 #include "fuse-client/op.h"
@@ -46,17 +48,45 @@ bool FileSystem::AnswerKnownAttr(fuse_req_t req, Node* node) {
   return true;
 }
 
-void FileSystem::NoteNoCapability(const Op& op, Node* node) {
-  absl::ReaderMutexLock gate(&recalls_.gate);
+void FileSystem::NoteLacks(const Asked& asked, Node* node, bool all,
+                           uint32_t cache_ms) {
   absl::MutexLock lock(&node->mu);
-  node->no_capability = !recalls_.RecalledSince(op.recalls_before, node->handle) &&
-                        node->lease_until_ns > MonotonicNs();
+  // One of ours may have been given to it meanwhile.
+  if (asked.xattrs_set != xattrs_set_.load()) return;
+  Lacks& lacks = node->lacks;
+  lacks.capability = true;
+  lacks.all = all;
+  lacks.until_ns = asked.start_ns + TrustedNs(cache_ms);
+  lacks.recalls_before = asked.recalls_before;
 }
 
-bool FileSystem::KnowsNoCapability(Node* node) {
-  absl::ReaderMutexLock gate(&recalls_.gate);  // a recall is wholly before, or after
+void FileSystem::StillLacks(const Asked& asked, Node* node, uint32_t cache_ms) {
   absl::MutexLock lock(&node->mu);
-  return node->no_capability && node->lease_until_ns > MonotonicNs();
+  Lacks& lacks = node->lacks;
+  if (lacks.until_ns <= asked.start_ns) return;
+  if (recalls_.RecalledSince(lacks.recalls_before, node->handle)) {
+    lacks = {};
+    return;
+  }
+  lacks.until_ns =
+      std::max(lacks.until_ns, asked.start_ns + TrustedNs(cache_ms));
+  lacks.recalls_before = asked.recalls_before;
+}
+
+bool FileSystem::KnowsItLacks(Node* node, std::string_view xattr) {
+  absl::ReaderMutexLock gate(&recalls_.gate);
+  absl::MutexLock lock(&node->mu);
+  const Lacks& lacks = node->lacks;
+  if (lacks.until_ns <= MonotonicNs() ||
+      recalls_.RecalledSince(lacks.recalls_before, node->handle)) {
+    return false;
+  }
+  return lacks.all || (lacks.capability && xattr == kCapability);
+}
+
+bool FileSystem::XattrsAreWanted() const {
+  constexpr uint64_t kLately = 5 * kSecond;
+  return MonotonicNs() - xattr_asked_ns_.load(std::memory_order_relaxed) < kLately;
 }
 
 }  // namespace tripwire::fuse

@@ -110,7 +110,7 @@ void NodeTable::Recycle(Node* node) {
     node->pages_change = 0;
     node->lease_until_ns = 0;
     node->has_pages = false;
-    node->no_capability = false;
+    node->lacks = {};
     node->known.reset();
     node->locks.reset();
     node->lookups.store(0);

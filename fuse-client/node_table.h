@@ -38,6 +38,14 @@ struct KnownAttr {
   uint64_t recalls_before;  // RecallLog::Now() before they were asked for
 };
 
+// Extended attributes an object is known not to have.
+struct Lacks {
+  bool capability = false;  // security.capability
+  bool all = false;
+  uint64_t until_ns = 0;        // CLOCK_MONOTONIC; as long as the server promised
+  uint64_t recalls_before = 0;  // RecallLog::Now() before it was asked
+};
+
 // One inode known to the kernel. About 230 bytes with its handle, so a million
 // of them are a quarter of a gigabyte.
 struct Node {
@@ -65,8 +73,7 @@ struct Node {
   // Until when (CLOCK_MONOTONIC ns) the server promised to recall before anyone
   // else changes the object.
   uint64_t lease_until_ns ABSL_GUARDED_BY(mu) = 0;
-  // The file had no security.capability, and still has none while the lease lasts.
-  bool no_capability ABSL_GUARDED_BY(mu) = false;
+  Lacks lacks ABSL_GUARDED_BY(mu);
   std::unique_ptr<KnownAttr> known ABSL_GUARDED_BY(mu);
   // Counts calls of ours that change the object, when they begin.
   uint64_t mutations_begun ABSL_GUARDED_BY(mu) = 0;

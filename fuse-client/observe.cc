@@ -39,7 +39,6 @@ void FileSystem::Observe(Asked asked, Node* node, const pb::Attr& attr,
     absl::MutexLock lock(&node->mu);
     // While the server has promised to tell us first, every change is our own.
     const bool promised = node->lease_until_ns > MonotonicNs() && !recalled;
-    if (!promised) node->no_capability = false;
     if (!node->has_pages) {
       // None, or only such as were read after the last recall.
       if (cause == Cause::kData) {

@@ -17,7 +17,8 @@ Op::Op(FileSystem& file_system, fuse_req_t request, Check check)
       call(frame.call()),
       reply(frame.reply()),
       start_ns(MonotonicNs()),
-      recalls_before(fs.recalls_.Now()) {
+      recalls_before(fs.recalls_.Now()),
+      xattrs_set_before(fs.xattrs_set_.load()) {
   FillCredentials(check);
 }
 
@@ -28,7 +29,8 @@ Op::Op(FileSystem& file_system, const fuse_ctx& who, Check check)
       call(frame.call()),
       reply(frame.reply()),
       start_ns(MonotonicNs()),
-      recalls_before(fs.recalls_.Now()) {
+      recalls_before(fs.recalls_.Now()),
+      xattrs_set_before(fs.xattrs_set_.load()) {
   FillCredentials(check);
 }
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "fuse-client/file_system.h"
@@ -100,6 +101,7 @@ class Op {
   const pb::Reply& reply;
   const uint64_t start_ns;
   const uint64_t recalls_before;
+  const uint64_t xattrs_set_before;
   bool any_signal_interrupts = false;  // waits for locks
 
  private:
@@ -119,6 +121,8 @@ class Op {
 };
 
 uint64_t MonotonicNs();
+
+inline constexpr std::string_view kCapability = "security.capability";
 
 }  // namespace tripwire::fuse
 

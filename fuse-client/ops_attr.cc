@@ -25,6 +25,7 @@ void FileSystem::Lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
   pb::Lookup* call = op.call.mutable_lookup();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
+  call->set_xattrs(XattrsAreWanted());
   const int error = op.Call();
   if (error == 0) {
     ReplyEntry(op, dir, wanted);

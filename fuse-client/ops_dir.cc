@@ -44,6 +44,7 @@ struct OpenDirectory {
   bool eof = false;
   uint64_t fetched_ns = 0;
   uint64_t recalls_before = 0;
+  uint64_t xattrs_set_before = 0;
   uint32_t attr_cache_ms = 0;
   uint32_t name_cache_ms = 0;
   uint64_t next_cookie = 0;  // of `next`: what the kernel must ask for to go on
@@ -111,6 +112,7 @@ int FileSystem::FetchListing(fuse_req_t req, Node* node, OpenDirectory* dir,
   op.Name(node, call->mutable_object()->mutable_handle());
   call->set_cookie(cookie);
   call->set_plus(plus);
+  call->set_xattrs(plus && XattrsAreWanted());
   op.frame.bulk_reply_capacity = dir->batches++ == 0 ? kFirstBatch : kNextBatch;
   const int error = op.Call();
   dir->valid = false;
@@ -138,6 +140,7 @@ int FileSystem::FetchListing(fuse_req_t req, Node* node, OpenDirectory* dir,
   dir->eof = op.reply.readdir().eof() || dir->entries.empty();
   dir->fetched_ns = op.start_ns;
   dir->recalls_before = op.recalls_before;
+  dir->xattrs_set_before = op.xattrs_set_before;
   dir->attr_cache_ms = op.reply.readdir().attr_cache_ms();
   dir->name_cache_ms = op.reply.name_cache_ms();
   return 0;
@@ -170,6 +173,10 @@ Node* FileSystem::PlusEntry(const OpenDirectory& dir, Node* node,
     entry->attr_timeout = 0;
   }
   child->attributes_given.store(true);
+  if (listed.attr().no_xattrs()) {
+    NoteLacks({dir.fetched_ns, dir.recalls_before, dir.xattrs_set_before}, child, true,
+              dir.attr_cache_ms);
+  }
   return child;
 }
 

@@ -177,7 +177,6 @@ void FileSystem::Create(fuse_req_t req, fuse_ino_t parent, const char* name,
   OpenFile* file = MakeOpenFile(op, node, state, fi->flags, &keep_cache);
   Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,
           op.reply.attr().change());
-  if (op.reply.open().created()) NoteNoCapability(op, node);
   FillOpenReply(file, keep_cache, fi);
   int sent;
   {
@@ -189,6 +188,10 @@ void FileSystem::Create(fuse_req_t req, fuse_ino_t parent, const char* name,
       entry.entry_timeout = 0;
     }
     node->attributes_given.store(true);
+    if (op.reply.open().created()) {  // perhaps with an ACL, from its directory
+      NoteLacks({op.start_ns, op.recalls_before, op.xattrs_set_before}, node, false,
+                op.reply.attr_cache_ms());
+    }
     sent = fuse_reply_create(req, &entry, fi);
   }
   if (sent != 0) {

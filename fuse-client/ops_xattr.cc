@@ -10,6 +10,8 @@
 namespace tripwire::fuse {
 namespace {
 
+constexpr std::string_view kSelinux = "security.selinux";
+
 // Values up to this size travel inside the message.
 constexpr size_t kInline = 4096;
 
@@ -47,8 +49,13 @@ void FileSystem::GetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
     fuse_reply_err(req, EOPNOTSUPP);
     return;
   }
-  const bool asks_capability = std::string_view(name) == "security.capability";
-  if (asks_capability && KnowsNoCapability(node)) {
+  const std::string_view wanted = name;
+  if (wanted == kSelinux) {  // the server's labels are not ours
+    fuse_reply_err(req, EOPNOTSUPP);
+    return;
+  }
+  if (wanted != kCapability) xattr_asked_ns_.store(MonotonicNs());
+  if (KnowsItLacks(node, wanted)) {
     fuse_reply_err(req, ENODATA);
     return;
   }
@@ -59,7 +66,11 @@ void FileSystem::GetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
   call->set_max_bytes(static_cast<uint32_t>(size));
   if (size > kInline) op.frame.bulk_reply_capacity = size;
   if (const int error = op.Call()) {
-    if (asks_capability && error == ENODATA) NoteNoCapability(op, node);
+    if (error == ENODATA && (wanted == kCapability || op.reply.attr().no_xattrs())) {
+      absl::ReaderMutexLock gate(&recalls_.gate);
+      NoteLacks({op.start_ns, op.recalls_before, op.xattrs_set_before}, node,
+                op.reply.attr().no_xattrs(), op.reply.attr_cache_ms());
+    }
     fuse_reply_err(req, error);
     return;
   }
@@ -106,10 +117,12 @@ void FileSystem::SetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
   } else {
     op.frame.bulk_request = {&bulk, 1};
   }
+  xattrs_set_.fetch_add(1);
   const int error = op.Call();
+  xattrs_set_.fetch_add(1);
   {
     absl::MutexLock lock(&node->mu);
-    node->no_capability = false;
+    node->lacks = {};
   }
   if (error == 0 && op.reply.has_attr()) {
     Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,

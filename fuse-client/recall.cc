@@ -51,7 +51,6 @@ void FileSystem::Recalled(const pb::Recall& recall) {
     {
       absl::MutexLock lock(&n->mu);
       n->lease_until_ns = 0;
-      n->no_capability = false;
       if (recall.what() & pb::RECALL_DATA) {
         // Pages of a file nobody has open can wait for the next open. Of an open
         // one, what is read from now on is new.
@@ -118,7 +117,6 @@ void FileSystem::RecalledEverything() {
     {
       absl::MutexLock lock(&node.mu);
       node.lease_until_ns = 0;
-      node.no_capability = false;
       node.pages_change = 0;
       drop_pages = node.opens && (node.has_pages || node.reads.load() > 0);
       if (drop_pages) node.has_pages = false;

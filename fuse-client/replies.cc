@@ -111,6 +111,10 @@ void FileSystem::ReplyEntry(Op& op, Node* parent, std::string_view name) {
       entry.entry_timeout = 0;
     }
     if (entry.attr_timeout > 0) node->attributes_given.store(true);
+    if (op.reply.attr().no_xattrs()) {
+      NoteLacks({op.start_ns, op.recalls_before, op.xattrs_set_before}, node, true,
+                op.reply.attr_cache_ms());
+    }
     sent = fuse_reply_entry(op.req, &entry);
   }
   if (sent != 0) nodes_.Forget(entry.ino, 1);  // nobody took it

@@ -3,9 +3,12 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
+#include <string_view>
 
 #include "fs-server/attr.h"
 #include "nic/base/clock.h"
@@ -16,6 +19,20 @@ namespace {
 uint64_t NowNs() {
   SystemClock clock;
   return clock.NowNs();
+}
+
+// More names than fit are some.
+constexpr size_t kXattrNamesBytes = 256;
+
+// What listxattr(2) returned.
+bool NoneListed(const char* names, ssize_t n) {
+  if (n < 0) return errno == EOPNOTSUPP;
+  for (ssize_t at = 0; at < n;) {
+    const std::string_view name(names + at, strnlen(names + at, static_cast<size_t>(n - at)));
+    if (name != kHiddenXattr) return false;
+    at += static_cast<ssize_t>(name.size()) + 1;
+  }
+  return true;
 }
 
 }  // namespace
@@ -96,6 +113,17 @@ void OpContext::Grant(const FileId& id, uint8_t what) {
   if ((what & LeaseTable::kNames) != 0) reply.set_name_cache_ms(server.config().lease_ms);
 }
 
+bool OpContext::HasNoXattrs(int fd) {
+  char names[kXattrNamesBytes];
+  return NoneListed(names, listxattr(ProcPath(fd), names, sizeof(names)));
+}
+
+bool OpContext::HasNoXattrs(int dir_fd, const char* name) {
+  char path[320];
+  char names[kXattrNamesBytes];
+  std::snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir_fd, name);
+  return NoneListed(names, llistxattr(path, names, sizeof(names)));
+}
 int OpContext::ReplyAttr(const Inode& inode, bool with_handle, int sync_flags) {
   Grant(inode.id, LeaseTable::kInode);
   struct statx stx;

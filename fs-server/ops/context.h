@@ -86,6 +86,11 @@ class OpContext {
   void Grant(const FileId& id, uint8_t what);
   void GrantUnder(const FileId& id, uint8_t what, uint64_t now_ns);
 
+  // Whether an object surely has no extended attribute: one that is open, or that has
+  // a name in an open directory.
+  static bool HasNoXattrs(int fd);
+  static bool HasNoXattrs(int dir_fd, const char* name);
+
   // Fills reply.attr (handle too, when asked), with a lease.
   int ReplyAttr(const Inode& inode, bool with_handle = false, int sync_flags = 0);
   void ReplyDirAttr(const Inode& dir);
@@ -117,6 +122,10 @@ int CheckName(const std::string& name);
 // open(2) flags for pb::OpenFlags, always with O_CLOEXEC and O_NOCTTY; -1 for
 // flags that make no sense.
 int ToOpenFlags(uint32_t flags);
+
+// The label of the server's own SELinux policy, which means nothing on another host;
+// clients neither see nor set it, as over NFS without labels.
+inline constexpr char kHiddenXattr[] = "security.selinux";
 
 // What an operation returns when it has taken the call over and answers later.
 inline constexpr int kParked = -1;

@@ -44,8 +44,14 @@ bool ForEach(const char* buffer, size_t bytes, F f) {
 
 class Lister {
  public:
-  Lister(OpContext& ctx, const Inode& dir, int fd, bool plus, DirStreamWriter* out)
-      : ctx_(ctx), dir_(dir), fd_(fd), plus_(plus), out_(out), now_ns_(SystemClock().NowNs()) {}
+  Lister(OpContext& ctx, const Inode& dir, int fd, DirStreamWriter* out)
+      : ctx_(ctx),
+        dir_(dir),
+        fd_(fd),
+        plus_(ctx.request.readdir().plus()),
+        xattrs_(ctx.request.readdir().xattrs()),
+        out_(out),
+        now_ns_(SystemClock().NowNs()) {}
 
   // False when the entry does not fit.
   bool Add(const RawEntry& raw) {
@@ -69,6 +75,9 @@ class Lister {
   void AddDetails(const RawEntry& raw) {
     FileId id;
     struct statx stx;
+    // The name must not come to mean another object in between.
+    std::unique_lock<std::mutex> steady;
+    if (xattrs_) steady = std::unique_lock(ctx_.server.Stripe(dir_.id));
     auto grant = [&](const FileId& found) {
       ctx_.GrantUnder(found, LeaseTable::kInode, now_ns_);
     };
@@ -84,6 +93,7 @@ class Lister {
     if (error != 0) return;
     ctx_.server.codec().Encode(ctx_.exported.id, id, entry_.mutable_handle());
     ToAttr(stx, entry_.mutable_attr());
+    if (xattrs_) entry_.mutable_attr()->set_no_xattrs(ctx_.HasNoXattrs(fd_, raw.name));
     entry_.set_ino(stx.stx_ino);
   }
 
@@ -91,6 +101,7 @@ class Lister {
   const Inode& dir_;
   const int fd_;
   const bool plus_;
+  const bool xattrs_;
   DirStreamWriter* const out_;
   const uint64_t now_ns_;
   pb::DirEntry entry_;
@@ -121,7 +132,7 @@ int ReadDir(OpContext& ctx) {
   if (lseek(fd, static_cast<off_t>(op.cookie()), SEEK_SET) < 0) return EINVAL;
   ctx.bulk = ctx.call->AllocateBulk(room);
   DirStreamWriter out(ctx.bulk.data(), room);
-  Lister lister(ctx, dir, fd, op.plus(), &out);
+  Lister lister(ctx, dir, fd, &out);
   // An entry of ours is larger than the kernel's, more so with attributes: what is
   // read in vain at the end is bounded by reading in small pieces.
   thread_local std::vector<char> buffer(32 * 1024);

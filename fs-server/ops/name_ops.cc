@@ -115,7 +115,11 @@ int Lookup(OpContext& ctx) {
     if (error != ENOENT) ctx.reply.set_name_cache_ms(0);
     return error;
   }
-  return ctx.ReplyAttr(found, true);
+  const int error = ctx.ReplyAttr(found, true);
+  if (op.xattrs() && error == 0) {
+    ctx.reply.mutable_attr()->set_no_xattrs(ctx.HasNoXattrs(found.fd()));
+  }
+  return error;
 }
 
 int Remove(OpContext& ctx) {

@@ -33,6 +33,7 @@ bool MayChange(const OpContext& ctx, const std::string& name) {
 }
 
 bool MaySee(const OpContext& ctx, std::string_view name) {
+  if (name == kHiddenXattr) return false;
   return !ctx.server.acts_as_caller() || ctx.caller.uid == 0 || !StartsWith(name, "trusted.");
 }
 
@@ -70,7 +71,13 @@ int GetXattr(OpContext& ctx) {
   auto& buffer = Buffer();
   const ssize_t n =
       getxattr(ProcPath(inode.fd()), op.name().c_str(), buffer.data(), buffer.size());
-  if (n < 0) return errno;
+  if (n < 0) {
+    const int error = errno;
+    if (error == ENODATA && ctx.ReplyAttr(inode) == 0) {
+      ctx.reply.mutable_attr()->set_no_xattrs(ctx.HasNoXattrs(inode.fd()));
+    }
+    return error;
+  }
   return ReplyValue(ctx, buffer.data(), static_cast<size_t>(n), op.max_bytes());
 }
 
@@ -97,6 +104,7 @@ int SetXattr(OpContext& ctx) {
   const auto& op = ctx.request.setxattr();
   if (const int error = CheckXattrName(op.name()); error != 0) return error;
   if ((op.flags() & ~uint32_t{XATTR_CREATE | XATTR_REPLACE}) != 0) return EINVAL;
+  if (op.name() == kHiddenXattr) return EOPNOTSUPP;
   if (!MayChange(ctx, op.name())) return EPERM;
   // A private copy: what the kernel checks (ACLs) must be what it stores.
   const auto bulk = ctx.call->bulk_request();

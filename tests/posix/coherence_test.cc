@@ -3,6 +3,7 @@
 // the others at once.
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/xattr.h>
 
 #include <atomic>
 #include <cstring>
@@ -114,6 +115,27 @@ TEST_F(CoherenceTest, WhatRepliesToldDoesNotHideOthersChanges) {
     ASSERT_OK(fstat(ours.get(), &st));
     ASSERT_EQ(i % 2 ? 0600u : 0644u, st.st_mode & 07777);
     ASSERT_EQ(10 * i + 8, st.st_size);
+  }
+}
+
+// Listings and replies tell which objects have no extended attribute.
+TEST_F(CoherenceTest, ExtendedAttributesAppearAndDisappear) {
+  char value[16];
+  const auto has = [&](const std::string& path) {
+    return getxattr(path.c_str(), "user.tripwire", value, sizeof value) == 1;
+  };
+  WriteFile(P("f"), "");
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_FALSE(has(P("f"))) << i;
+    ASSERT_EQ(std::vector<std::string>{"f"}, List(dir()));
+    struct stat st;
+    ASSERT_OK(lstat(P("f").c_str(), &st));
+    ASSERT_FALSE(has(P("f"))) << i;
+    const std::string& path = i % 2 ? P("f") : Second("f");
+    ASSERT_OK(setxattr(path.c_str(), "user.tripwire", "x", 1, XATTR_CREATE));
+    ASSERT_TRUE(has(P("f"))) << i;
+    ASSERT_TRUE(has(Second("f"))) << i;
+    ASSERT_OK(removexattr(path.c_str(), "user.tripwire"));
   }
 }
 
