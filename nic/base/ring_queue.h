@@ -24,6 +24,7 @@ class RingQueue {
     return slots_[(head_ + i) & (slots_.size() - 1)];
   }
   T& front() { return (*this)[0]; }
+  const T& front() const { return (*this)[0]; }
   T& back() { return (*this)[size_ - 1]; }
 
   void push_back(T value) { emplace_back() = std::move(value); }

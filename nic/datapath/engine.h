@@ -192,11 +192,13 @@ class Engine {
   // send.cc
   void Pump(Link& link);
   bool MaySend(const Link& link, uint64_t sequence, uint32_t more) const {
-    return sequence < link.acked + std::min(link.peer_credit, kWindowFrames) &&
+    return sequence < link.acked + std::min(link.peer_credit,
+                                            kWindowFrames - kReservedFrames) &&
            link.InFlight() + more <
                static_cast<uint32_t>(link.congestion_window);
   }
   bool PumpLost(Link& link);
+  bool PumpRefusals(Link& link);
   bool PumpNew(Link& link);
   bool TransmitBurst(Link& link, std::span<Frame> frames, size_t* sent);
   uint32_t SegmentBytes(const Link& link, const SendOp& op,
@@ -226,7 +228,8 @@ class Engine {
   }
   static uint32_t Acknowledged(const Link& link) {
     return static_cast<uint32_t>(
-        link.refusals_queued > 0 ? link.first_refused : link.expected);
+        link.refusals.empty() ? link.expected
+                              : link.refusals.front().refused_at);
   }
 
   // loss.cc
@@ -252,6 +255,8 @@ class Engine {
   void OnFlushResponse(Link& link, const wire::FrameView& view);
   void OnOpError(Link& link, const wire::FrameView& view);
   void Refuse(Link& link, uint64_t sequence, OpStatus status);
+  void BuildRefusal(Link& link, uint32_t operation, OpStatus status,
+                    uint64_t sequence, uint32_t acknowledged, Frame& frame);
   Delivery OnMessage(Link& link, const wire::FrameView& view);
   void OnClose(Link& link);
   void OnClosed(Link& link);

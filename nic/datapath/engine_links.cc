@@ -123,6 +123,7 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
     }
     link.outbound.clear();
   }
+  link.refusals.clear();
   link.touched.clear();
   link.message.clear();
   if (control_ != nullptr) control_->OnLinkEnded(link);

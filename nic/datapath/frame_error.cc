@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <algorithm>
+
 #include "nic/datapath/engine.h"
 
 namespace tripwire {
@@ -12,12 +14,56 @@ void Engine::Refuse(Link& link, uint64_t sequence, OpStatus status) {
     case OpStatus::kNoRights: ++counters_.refused_rights; break;
     default: ++counters_.refused_bounds; break;
   }
-  if (link.refusals_queued++ == 0) link.first_refused = link.expected;
-  SendOp& op = link.ops.emplace_back();
-  op.type = wire::kOpError;
-  op.operation = static_cast<uint32_t>(sequence);
-  op.status = status;
+  link.refusals.push_back(
+      {static_cast<uint32_t>(sequence), status, link.expected});
   MarkReady(link);
+}
+
+void Engine::BuildRefusal(Link& link, uint32_t operation, OpStatus status,
+                          uint64_t sequence, uint32_t acknowledged,
+                          Frame& frame) {
+  FillHeaders(link, wire::kOpError, wire::kLast, sequence, acknowledged,
+              frame.data);
+  auto* body =
+      reinterpret_cast<wire::OpErrorPayload*>(frame.data + wire::kHeaderBytes);
+  *body = wire::OpErrorPayload{};
+  body->operation = operation;
+  body->status = static_cast<uint8_t>(status);
+  frame.tail_bytes = 0;
+  frame.length_bytes = wire::Seal(frame.data, sizeof *body, link.checksum);
+}
+
+// Sends refusals, one by one: each allows more to be acknowledged. Neither the
+// congestion window nor the peer's credit holds them up, unless that is 0, but the
+// window itself does. Returns false when the port is full.
+bool Engine::PumpRefusals(Link& link) {
+  if (link.peer_credit == 0) return true;
+  const uint64_t end =
+      link.acked + std::min<uint64_t>(uint64_t{link.peer_credit} + kReservedFrames,
+                                      kWindowFrames);
+  while (!link.refusals.empty() && link.next_sequence < end) {
+    Frame frame;
+    if (ports_[link.port]->Allocate({&frame, 1}) == 0) {
+      ++counters_.drop_no_buffer;
+      MarkReady(link);
+      return false;
+    }
+    const Refusal refusal = link.refusals.front();
+    const uint32_t acknowledged = Acknowledged(link);
+    BuildRefusal(link, refusal.operation, refusal.status, link.next_sequence,
+                 acknowledged, frame);
+    size_t sent = 0;
+    if (!TransmitBurst(link, {&frame, 1}, &sent)) return false;
+    SentFrame& record = link.Sent(link.next_sequence++);
+    record = {refusal.operation, 0,           0, Now(), ++link.transmissions,
+              acknowledged};
+    record.refusal = refusal.status;
+    link.refusals.pop_front();
+    link.ack_now = true;  // more may be acknowledged now
+    MarkReady(link);
+    if (link.retransmit_at == kNever) SetRetransmitTimer(link);
+  }
+  return true;
 }
 
 void Engine::OnOpError(Link& link, const wire::FrameView& view) {

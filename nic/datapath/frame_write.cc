@@ -52,7 +52,7 @@ bool Engine::WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
   const uint64_t number = link.first_op + link.ops.size();
   const uint64_t sequence = link.next_sequence;
   if (link.cursor_op != number || link.lost_count > 0 ||
-      link.refusals_queued > 0 || link.sent.empty() ||
+      !link.refusals.empty() || link.sent.empty() ||
       sequence - link.acked >= kFewUnacknowledged ||
       !MaySend(link, sequence + 1, 1)) {
     return false;

@@ -22,6 +22,10 @@ namespace tripwire {
 // Frames a sender may have outstanding, and a receiver may hold early: what one
 // acknowledgement's bitmap can describe.
 inline constexpr uint32_t kWindowFrames = 256;
+// The last frames of the window, which only refusals may use. Were there none, two
+// peers that refuse each other's full windows would wait for ever: neither could
+// acknowledge before it has refused, nor refuse before it is acknowledged.
+inline constexpr uint32_t kReservedFrames = 8;
 // An acknowledgement of its own goes out at the latest after so many frames.
 inline constexpr uint32_t kAckEveryFrames = kWindowFrames / 8;
 // Early frames held for all links together; they are the ports' buffers.
@@ -48,7 +52,7 @@ struct SendOp {
   Completion* completion = nullptr;
   uint8_t* read_into = nullptr;  // read requests: where the data goes
   uint32_t operation = 0;     // responses and errors: what they answer
-  OpStatus status = OpStatus::kOk;  // kOpError: the reason; else how it ended
+  OpStatus status = OpStatus::kOk;  // how it ended
   bool transmitted = false;   // its last frame has been sent at least once
   uint64_t first_sequence = 0;
   uint64_t end_sequence = 0;  // past its last frame; 0 until that is produced
@@ -72,6 +76,16 @@ struct SentFrame {
   bool received = false;      // selectively acknowledged
   bool lost = false;          // to be sent again
   bool retransmitted = false;
+  // A refusal has no operation here: `op` is the refused frame's sequence number,
+  // and this the reason.
+  OpStatus refusal = OpStatus::kOk;
+};
+
+// Tells the peer that an operation of its was refused; not sent yet.
+struct Refusal {
+  uint32_t operation = 0;  // sequence number of the frame that was refused
+  OpStatus status = OpStatus::kOk;
+  uint64_t refused_at = 0;  // the same in 64 bits
 };
 
 // An operation of ours whose answer is outstanding.
@@ -175,10 +189,10 @@ struct Link {
   uint32_t unacknowledged = 0;  // sequenced frames received since our last ack
   bool ack_now = false;
   bool ack_requested = false;
-  // Refusals not sent yet, and the first frame they refuse: until they are on
-  // their way, nothing from there on is acknowledged (see Engine::ApplyAck).
-  uint32_t refusals_queued = 0;
-  uint64_t first_refused = 0;
+  // Refusals not sent yet, oldest first. They overtake operations that wait to be
+  // sent. Until one is on its way, nothing from the frame it refuses on is
+  // acknowledged (see Engine::ApplyAck).
+  RingQueue<Refusal> refusals;
   // The access being received (its segments so far).
   bool access_refused = false;  // told the peer once; the rest is ignored
   std::vector<TouchedTripwire> touched;  // to fire at its end

@@ -88,7 +88,8 @@ void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
     link.pending_latest = {acknowledged, barrier};
   }
   if (link.carries_data() &&
-      (link.lost_count > 0 || link.cursor_op < link.first_op + link.ops.size())) {
+      (link.lost_count > 0 || !link.refusals.empty() ||
+       link.cursor_op < link.first_op + link.ops.size())) {
     MarkReady(link);
   }
 }
@@ -116,8 +117,7 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
   while (!link.ops.empty()) {
     SendOp& op = link.ops.front();
     if (!op.transmitted || op.end_sequence > acked) return;
-    const OpStatus status =
-        op.type == wire::kOpError ? OpStatus::kOk : op.status;
+    const OpStatus status = op.status;
     if (op.type == wire::kClose) return OnClosed(link);
     if (op.type == wire::kWrite) {
       if (status == OpStatus::kOk) {

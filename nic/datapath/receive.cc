@@ -16,8 +16,8 @@ constexpr uint64_t kAckDelayNs = 500 * kMicrosecond;
 void Engine::OnSequenced(Link& link, Frame& frame,
                          const wire::FrameView& view) {
   const uint64_t sequence = ExpandSequence(view.sequence(), link.expected);
-  if (link.refusals_queued > 0 &&
-      sequence - link.first_refused >= kWindowFrames) {
+  if (!link.refusals.empty() &&
+      sequence - link.refusals.front().refused_at >= kWindowFrames) {
     // Beyond what our acknowledgements allow: what a deaf peer makes us remember
     // is bounded.
     ++counters_.drop_window;

@@ -46,6 +46,7 @@ void Engine::Pump(Link& link) {
   if (!link.carries_data()) return;
   if (link.sent.empty()) link.sent.resize(kWindowFrames);
   if (link.lost_count > 0 && !PumpLost(link)) return;
+  if (!link.refusals.empty() && !PumpRefusals(link)) return;
   if (link.cursor_op < link.first_op + link.ops.size()) PumpNew(link);
 }
 
@@ -199,6 +200,11 @@ bool Engine::PumpLost(Link& link) {
     const size_t got = ports_[link.port]->Allocate({frames.data(), count});
     for (size_t i = 0; i < got; ++i) {
       const SentFrame& record = link.Sent(sequences[i]);
+      if (record.refusal != OpStatus::kOk) {
+        BuildRefusal(link, static_cast<uint32_t>(record.op), record.refusal,
+                     sequences[i], record.acknowledged, frames[i]);
+        continue;
+      }
       BuildFrame(link, link.Op(record.op), sequences[i], record.acknowledged,
                  record.op_offset, record.length, i + 1 == got, frames[i]);
     }
@@ -267,12 +273,7 @@ bool Engine::PumpNew(Link& link) {
       NotePieceSent(link, pieces[i], acknowledged);
     }
     if (sent > 0) {
-      if (Acknowledged(link) == acknowledged) {
-        NoteAckSent(link);
-      } else {
-        link.ack_now = true;  // refusals went out: more may be acknowledged now
-        MarkReady(link);
-      }
+      NoteAckSent(link);
       if (link.retransmit_at == kNever) SetRetransmitTimer(link);
     }
     if (!all) return false;
@@ -345,8 +346,6 @@ void Engine::OnTransmitted(Link& link, SendOp& op) {
     link.awaited[name] = {op.type,     op.completion, op.read_into, op.length,
                           0,           op.handle,     op.generation, op.offset};
     op.completion = nullptr;
-  } else if (op.type == wire::kOpError) {
-    --link.refusals_queued;
   } else if (op.type == wire::kReadResponse) {
     ApertureEntry* aperture = contexts_[link.context]->apertures.Find(
         op.handle, op.generation);

@@ -173,6 +173,45 @@ TEST(NicSim, RefusalsAreReportedAndExact) {
   });
 }
 
+// Each side has its window full of what the other refuses: neither may wait for
+// the other before it says so.
+TEST(NicSim, TwoFullWindowsOfRefusalsDoNotWaitForEachOther) {
+  ForSeeds(40, [](uint64_t seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    FaultOptions faults;
+    if (seed % 2 == 0) faults.loss = 0.05;
+    SimNetwork net(seed, faults);
+    Pair pair(net);
+    pair.Connect();
+    if (::testing::Test::HasFatalFailure()) return;
+    std::vector<uint8_t> memory(4096);
+    Aperture of_left = pair.left->Export(memory, Access::kRead);
+    Aperture of_right = pair.right->Export(memory, Access::kRead);
+    const RemoteAperture to_right =
+        pair.left->Import(pair.left_link, of_right.name());
+    const RemoteAperture to_left =
+        pair.right->Import(pair.right_link, of_left.name());
+    std::vector<uint8_t> data(100);
+    std::deque<Completion> completions(2 * 1500);
+    for (size_t i = 0; i < completions.size(); i += 2) {
+      ASSERT_TRUE(pair.left->Write(to_right, 0, data, &completions[i]).ok());
+      ASSERT_TRUE(
+          pair.right->Write(to_left, 0, data, &completions[i + 1]).ok());
+    }
+    ASSERT_TRUE(net.RunUntil(
+        [&] {
+          return std::all_of(completions.begin(), completions.end(),
+                             [](Completion& c) { return c.done(); });
+        },
+        60 * kSecond));
+    for (Completion& c : completions) {
+      ASSERT_EQ(c.status.load(), OpStatus::kNoRights);
+    }
+    EXPECT_TRUE(pair.left->IsUp(pair.left_link));
+    EXPECT_TRUE(pair.right->IsUp(pair.right_link));
+  });
+}
+
 TEST(NicSim, PeerLossEndsEverything) {
   ForSeeds(50, [](uint64_t seed) {
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
