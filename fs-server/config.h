@@ -33,6 +33,8 @@ struct ServerConfig {
   std::string state_dir;
   std::string server_name;
   uint32_t lease_ms = 1000;    // how long clients may cache without asking
+  // How long a file without a name outlives the server's restart unless its client opens it.
+  uint32_t unclaimed_ms = 60'000;
   uint32_t grace_ms = 15000;   // how long lost clients may reclaim locks
   uint32_t sessions = 256;     // of which the journal keeps replies
   size_t cached_fds = 0;       // 0: an eighth of the descriptor limit

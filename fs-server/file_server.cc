@@ -80,6 +80,12 @@ absl::StatusOr<std::unique_ptr<FileServer>> FileServer::Create(ServerConfig conf
     server->timers_.RunIn(std::chrono::milliseconds(server->config_.grace_ms),
                           [raw = server.get()] { raw->EndGrace(); });
   }
+  for (const auto& exported : server->exports_) {
+    if (exported->unnamed->All().empty()) continue;
+    server->timers_.RunIn(std::chrono::milliseconds(server->config_.unclaimed_ms),
+                          [raw = server.get()] { raw->DropUnclaimed(); });
+    break;
+  }
   return server;
 }
 
@@ -127,6 +133,8 @@ absl::Status FileServer::OpenExports(size_t cached_fds) {
     auto store = InodeStore::Open(config.directory, names, cached_fds, config_.kernel_handles);
     if (!store.ok()) return store.status();
     exported->store = *std::move(store);
+    exported->unnamed = std::make_unique<UnnamedFiles>(config_.state_dir, exported->id,
+                                                       exported->store->root_fd());
     exports_.push_back(std::move(exported));
   }
   return absl::OkStatus();
@@ -242,10 +250,11 @@ void FileServer::CloseSession(const std::shared_ptr<rpc::ServerSession>& rpc) {
     opens.swap(session->opens);
   }
   for (auto& [state, file] : opens) opens_.Remove(file);
-  opens.clear();
   locks_.EndSession(session->id);
   leases_.EndSession(session->id);
   if (stopping()) return;
+  for (auto& [state, file] : opens) Closed(*session->exported, file->id);
+  opens.clear();
   if (session->journal != nullptr) journal_->Free(session->journal.get());
   ReclaimFinished(session->id);
   spdlog::info("{} closed", session->name);
@@ -312,6 +321,19 @@ void FileServer::Shutdown() {
   }
   for (auto& task : tasks) task();
   locks_.StopWaiting();
+}
+
+void FileServer::Closed(Export& exported, const FileId& id) {
+  if (!exported.unnamed->Has(id) || opens_.Find(id)) return;
+  exported.unnamed->Drop(id);
+  exported.store->NameLost(id);  // unless it got a name, which will be found again
+}
+
+// What an earlier server kept for clients that did not come back.
+void FileServer::DropUnclaimed() {
+  for (auto& exported : exports_) {
+    for (const FileId& id : exported->unnamed->All()) Closed(*exported, id);
+  }
 }
 
 void FileServer::SchedulePurge() {

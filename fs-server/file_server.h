@@ -81,6 +81,10 @@ class FileServer {
     return stripes_[absl::Hash<FileId>{}(id) % stripes_.size()].mutex;
   }
 
+  // Nobody may have the file open any more: if it has no name either, it goes. Leaves the
+  // thread acting as the server itself.
+  void Closed(Export& exported, const FileId& id);
+
   // Sends the reply once every other session has answered the recall of what it may have
   // cached of `changes`, or its leases have run out.
   void Answer(std::shared_ptr<rpc::Call> call, const std::vector<uint8_t>& message,
@@ -118,6 +122,7 @@ class FileServer {
   std::shared_ptr<ClientSession> FindSession(uint64_t id);
   void EndGrace();
   void Purge();
+  void DropUnclaimed();
 
   struct alignas(64) AlignedMutex {
     std::mutex mutex;

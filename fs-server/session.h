@@ -15,6 +15,7 @@
 #include "fs-server/handle.h"
 #include "fs-server/inode_store.h"
 #include "fs-server/journal.h"
+#include "fs-server/unnamed_files.h"
 #include "nic/base/fd.h"
 #include "nic/comm/rpc.h"
 
@@ -25,6 +26,7 @@ struct Export {
   ExportConfig config;
   uint32_t id = 0;  // in handles
   std::unique_ptr<InodeStore> store;
+  std::unique_ptr<UnnamedFiles> unnamed;
 };
 
 // A file or directory some client has open: the descriptor keeps the inode alive

@@ -40,6 +40,7 @@ bool NoneListed(const char* names, ssize_t n) {
 int CheckName(const std::string& name) {
   if (name.size() > 255) return ENAMETOOLONG;
   if (name.empty() || name == "." || name == "..") return EINVAL;
+  if (name == UnnamedFiles::kDirectory) return ENOENT;
   if (name.find('/') != std::string::npos || name.find('\0') != std::string::npos) return EINVAL;
   return 0;
 }
@@ -74,7 +75,8 @@ int OpContext::Find(const std::string& handle, Inode* inode) {
   inode->id = *id;
   const int error = store.Find(*id, &inode->path);
   if (error != ESTALE) return error;
-  // Its last name is gone, but somebody has it open.
+  // Its last name is gone, but somebody has it open, or had when the server ended.
+  if (exported.unnamed->Find(*id, &inode->path) == 0) return 0;
   auto open = server.opens().Find(*id);
   if (!open) return error;
   const int copy = fcntl(open->fd.get(), F_DUPFD_CLOEXEC, 0);
@@ -128,9 +130,14 @@ int OpContext::ReplyAttr(const Inode& inode, bool with_handle, int sync_flags) {
   Grant(inode.id, LeaseTable::kInode);
   struct statx stx;
   if (const int error = StatFd(inode.fd(), &stx, sync_flags); error != 0) return error;
-  ToAttr(stx, reply.mutable_attr());
+  FillAttr(inode.id, stx, reply.mutable_attr());
   if (with_handle) server.codec().Encode(exported.id, inode.id, reply.mutable_handle());
   return 0;
+}
+
+void OpContext::FillAttr(const FileId& id, const struct statx& stx, pb::Attr* attr) const {
+  ToAttr(stx, attr);
+  if (stx.stx_nlink > 0 && exported.unnamed->Has(id)) attr->set_nlink(stx.stx_nlink - 1);
 }
 
 void OpContext::ReplyDirAttr(const Inode& dir) {

@@ -93,6 +93,8 @@ class OpContext {
 
   // Fills reply.attr (handle too, when asked), with a lease.
   int ReplyAttr(const Inode& inode, bool with_handle = false, int sync_flags = 0);
+  // With the link count that clients are to see.
+  void FillAttr(const FileId& id, const struct statx& stx, pb::Attr* attr) const;
   void ReplyDirAttr(const Inode& dir);
   void ReplyDirAttr2(const Inode& dir);
 

@@ -161,6 +161,17 @@ int Create(OpContext& ctx) {
   return ReplyMade(ctx, dir, op.name(), made, fresh);
 }
 
+namespace {
+
+int MakeTmpFile(OpContext& ctx, const Inode& dir, int flags, FileId* id, UniqueFd* fd) {
+  identity::SetUmask(ctx.caller.umask);
+  fd->reset(openat(dir.fd(), ".", (flags & ~O_DIRECTORY) | O_TMPFILE,
+                   ctx.request.tmpfile().mode() & 07777));
+  return *fd ? ctx.store.Identify(fd->get(), {}, "", id) : errno;
+}
+
+}  // namespace
+
 int TmpFile(OpContext& ctx) {
   const auto& op = ctx.request.tmpfile();
   const int flags = ToOpenFlags(op.flags() & ~static_cast<uint32_t>(pb::OPEN_TRUNCATE));
@@ -168,11 +179,14 @@ int TmpFile(OpContext& ctx) {
   if (!ctx.server.opens().HasRoom()) return ENFILE;
   Inode dir, made;
   if (const int error = ctx.Find(op.dir(), &dir); error != 0) return error;
-  identity::SetUmask(ctx.caller.umask);
-  UniqueFd fd(openat(dir.fd(), ".", (flags & ~O_DIRECTORY) | O_TMPFILE | (op.exclusive() ? O_EXCL : 0),
-                     op.mode() & 07777));
-  if (!fd) return errno;
-  if (const int error = ctx.store.Identify(fd.get(), {}, "", &made.id); error != 0) return error;
+  UniqueFd fd;
+  if (const int error = MakeTmpFile(ctx, dir, flags, &made.id, &fd); error != 0) return error;
+  // One that cannot be kept, and is never to be linked, the kernel must know to be so.
+  if (!ctx.exported.unnamed->Keep(made.id, fd.get(), op.exclusive()) && op.exclusive()) {
+    int error = identity::Assume(ctx.caller);
+    if (error == 0) error = MakeTmpFile(ctx, dir, flags | O_EXCL, &made.id, &fd);
+    if (error != 0) return error;
+  }
   ctx.AddOpen(op.state(), made.id, std::move(fd), op.flags(), false);
   made.open = ctx.session.FindOpen(op.state());
   return ctx.ReplyAttr(made, true);

@@ -154,7 +154,7 @@ int Read(OpContext& ctx) {
     if (rest < 0) return errno;
     n += rest;
   }
-  ToAttr(stx, ctx.reply.mutable_attr());
+  ctx.FillAttr(inode.id, stx, ctx.reply.mutable_attr());
   auto* result = ctx.reply.mutable_read();
   result->set_length(static_cast<uint32_t>(n));
   result->set_eof(op.offset() + static_cast<uint64_t>(n) >= stx.stx_size);

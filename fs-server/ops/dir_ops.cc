@@ -59,6 +59,7 @@ class Lister {
         (raw.name[1] == '\0' || (raw.name[1] == '.' && raw.name[2] == '\0'))) {
       return true;
     }
+    if (std::strcmp(raw.name, UnnamedFiles::kDirectory) == 0) return true;
     entry_.Clear();
     entry_.set_name(raw.name);
     entry_.set_ino(raw.ino);
@@ -92,7 +93,7 @@ class Lister {
     }
     if (error != 0) return;
     ctx_.server.codec().Encode(ctx_.exported.id, id, entry_.mutable_handle());
-    ToAttr(stx, entry_.mutable_attr());
+    ctx_.FillAttr(id, stx, entry_.mutable_attr());
     if (xattrs_) entry_.mutable_attr()->set_no_xattrs(ctx_.HasNoXattrs(fd_, raw.name));
     entry_.set_ino(stx.stx_ino);
   }
@@ -116,7 +117,7 @@ int ReadDir(OpContext& ctx) {
   if (const int error = ctx.Find(op.object(), &dir); error != 0) return error;
   size_t room = ctx.call->bulk_reply_capacity();
   if (op.max_bytes() != 0 && op.max_bytes() < room) room = op.max_bytes();
-  if (room < 512) return EINVAL;  // less than the largest entry
+  if (room < 1024) return EINVAL;  // less than the largest entry: about 600 bytes
   if (op.cookie() > INT64_MAX) return EINVAL;
   if (dir.open && !dir.open->directory) return ENOTDIR;
   ctx.Grant(dir.id, LeaseTable::kNames | LeaseTable::kInode);

@@ -46,6 +46,21 @@ void LostName(OpContext& ctx, const Named& named, uint64_t links) {
   ctx.server.codec().Encode(ctx.exported.id, named.inode.id, result->mutable_handle());
 }
 
+// The last name of an open file is about to go: keeps it for the case that the server
+// restarts before it is closed. Leaves the thread acting as the caller, or fails.
+int KeepIfLast(OpContext& ctx, const Named& named, bool* kept) {
+  *kept = false;
+  if (!named.exists || named.directory || !ctx.server.opens().Find(named.inode.id)) return 0;
+  struct statx stx;
+  if (StatFd(named.inode.fd(), &stx) != 0 || !S_ISREG(stx.stx_mode) || stx.stx_nlink != 1) {
+    return 0;
+  }
+  *kept = ctx.exported.unnamed->Keep(named.inode.id, named.inode.fd());
+  const int error = identity::Assume(ctx.caller);
+  if (error != 0 && *kept) ctx.exported.unnamed->Drop(named.inode.id);
+  return error;
+}
+
 int Unlink(OpContext& ctx, const std::string& handle, const std::string& name, int flags) {
   Inode dir;
   if (const int error = CheckName(name); error != 0) return error;
@@ -63,7 +78,12 @@ int Unlink(OpContext& ctx, const std::string& handle, const std::string& name, i
     const bool ours_is_gone =
         ctx.prior && ctx.prior->had_target != 0 && ctx.prior->ino != named.ino;
     // With that evidence the name, if there is one, is somebody else's new one.
-    if (!ours_is_gone && unlinkat(dir.fd(), name.c_str(), flags) != 0) error = errno;
+    bool kept = false;
+    if (!ours_is_gone) {
+      if (flags == 0) error = KeepIfLast(ctx, named, &kept);
+      if (error == 0 && unlinkat(dir.fd(), name.c_str(), flags) != 0) error = errno;
+    }
+    if (error != 0 && kept) ctx.exported.unnamed->Drop(named.inode.id);
   }
   if (error == 0) {
     ctx.NameChanged(dir.id, name, true);
@@ -83,6 +103,24 @@ bool RenameWasDone(const Intent& prior, uint32_t flags, const Named& source,
     return source.ino == prior.ino2 && target.ino == prior.ino && prior.ino != prior.ino2;
   }
   return source.ino != prior.ino && target.exists && target.ino == prior.ino;
+}
+
+int MoveName(OpContext& ctx, const Inode& from, const Inode& to, const Named& source,
+             const Named& target) {
+  const auto& op = ctx.request.rename();
+  constexpr uint32_t kKeepsTarget = pb::RENAME_FLAG_EXCHANGE | pb::RENAME_FLAG_NOREPLACE;
+  bool kept = false;
+  int error = 0;
+  if ((op.flags() & kKeepsTarget) == 0 && source.exists &&
+      !(source.inode.id == target.inode.id)) {
+    error = KeepIfLast(ctx, target, &kept);
+  }
+  if (error == 0 && syscall(SYS_renameat2, from.fd(), op.name().c_str(), to.fd(),
+                            op.new_name().c_str(), op.flags()) != 0) {
+    error = errno;
+  }
+  if (error != 0 && kept) ctx.exported.unnamed->Drop(target.inode.id);
+  return error;
 }
 
 // Locks the stripes of two inodes, in one order everywhere.
@@ -160,9 +198,8 @@ int Rename(OpContext& ctx) {
     if (ctx.prior && RenameWasDone(*ctx.prior, op.flags(), source, target)) {
       source = target;  // it is there already
       target = {};
-    } else if (syscall(SYS_renameat2, from.fd(), op.name().c_str(), to.fd(),
-                       op.new_name().c_str(), op.flags()) != 0) {
-      error = errno;
+    } else {
+      error = MoveName(ctx, from, to, source, target);
     }
   }
   if (error == 0) {
@@ -178,7 +215,9 @@ int Rename(OpContext& ctx) {
       ctx.store.NameMoved(target.inode.id, from.id, op.name());
     } else if (target.exists && !(target.inode.id == source.inode.id)) {
       struct statx stx;
-      LostName(ctx, target, StatFd(target.inode.fd(), &stx) == 0 ? stx.stx_nlink : 0);
+      pb::Attr attr;
+      if (StatFd(target.inode.fd(), &stx) == 0) ctx.FillAttr(target.inode.id, stx, &attr);
+      LostName(ctx, target, attr.nlink());
     }
   }
   ctx.ReplyDirAttr(from);
@@ -199,6 +238,7 @@ int Link(OpContext& ctx) {
     struct statx stx;
     if (error = StatFd(object.fd(), &stx); error != 0) return error;
     if (S_ISDIR(stx.stx_mode)) return EPERM;
+    if (ctx.exported.unnamed->IsExclusive(object.id)) return ENOENT;
     const Named before = LookAt(ctx, dir, op.name());
     Intent intent;
     intent.ino = stx.stx_ino;

@@ -72,6 +72,7 @@ int Close(OpContext& ctx) {
     ctx.session.opens.erase(it);
   }
   ctx.server.opens().Remove(file);
+  ctx.server.Closed(ctx.exported, *id);
   struct stat st;
   // A descriptor kept in the cache would keep a deleted file's space.
   if (fstat(file->fd.get(), &st) == 0 && st.st_nlink == 0) ctx.store.Forget(*id);
