@@ -108,7 +108,12 @@ class FileServer {
 
  private:
   explicit FileServer(ServerConfig config, HandleCodec codec, size_t open_limit)
-      : config_(std::move(config)), codec_(codec), opens_(open_limit) {}
+      : config_(std::move(config)),
+        codec_(codec),
+        leases_([this](uint64_t session,
+                       const FileId& id) { return opens_.IsOpen(session, id); },
+                uint64_t{config_.lease_ms} * kMillisecond),
+        opens_(open_limit) {}
   absl::Status OpenExports(size_t cached_fds);
   absl::Status StartWatch();
   absl::StatusOr<std::vector<uint8_t>> OpenSession(

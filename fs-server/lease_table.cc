@@ -30,10 +30,12 @@ void LeaseTable::Take(const FileId& id, uint64_t session, uint8_t what, uint64_t
   if (it == shard.map.end()) return;
   auto& holders = it->second;
   for (auto holder = holders.begin(); holder != holders.end();) {
-    if (holder->expires_ns <= now_ns) {
+    if (RanOut(id, *holder, now_ns)) {
       holder = holders.erase(holder);
     } else if (holder->session != session && (holder->what & what) != 0) {
-      out->push_back({holder->session, holder->expires_ns,
+      const uint64_t until_ns =
+          holder->expires_ns > now_ns ? holder->expires_ns : now_ns + answer_ns_;
+      out->push_back({holder->session, until_ns,
                       static_cast<uint8_t>(holder->what & what)});
       holder->what &= static_cast<uint8_t>(~what);
       holder = holder->what == 0 ? holders.erase(holder) : holder + 1;
@@ -73,7 +75,7 @@ void LeaseTable::Sweep(Shard& shard, uint64_t now_ns) {
   for (auto it = shard.map.begin(); it != shard.map.end();) {
     auto& holders = it->second;
     holders.erase(std::remove_if(holders.begin(), holders.end(),
-                                 [&](const Holder& h) { return h.expires_ns <= now_ns; }),
+                                 [&](const Holder& h) { return RanOut(it->first, h, now_ns); }),
                   holders.end());
     if (holders.empty()) {
       shard.map.erase(it++);

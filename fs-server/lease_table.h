@@ -4,7 +4,9 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -19,8 +21,18 @@ namespace tripwire::fs {
 //  1. A lease is granted *before* the fact it covers is read from the file system.
 //  2. Holders are taken *after* the change was made.
 // So whoever may have read the old state is among those taken. Thread-safe.
+//
+// The lease on an inode that its holder has open does not run out: programs read pages
+// that are mapped, or cached, without asking anybody, however late its renewal comes.
 class LeaseTable {
  public:
+  // `is_open` tells whether a session has an inode open (it is called with a lock held,
+  // and may take only its own). Whoever has is given `answer_ns` to answer a recall.
+  using IsOpen = std::function<bool(uint64_t session, const FileId& id)>;
+  LeaseTable() : LeaseTable([](uint64_t, const FileId&) { return false; }, 0) {}
+  LeaseTable(IsOpen is_open, uint64_t answer_ns)
+      : is_open_(std::move(is_open)), answer_ns_(answer_ns) {}
+
   enum What : uint8_t { kInode = 1, kNames = 2 };
   struct Holder {
     uint64_t session;
@@ -32,7 +44,7 @@ class LeaseTable {
              uint64_t now_ns);
 
   // Removes the leases of others than `session` on any of `what`, and returns those
-  // that had not run out. (A session's own lease stays: its reply tells it all.)
+  // that had not run out, with the time until which to wait for their holders. (A session's own lease stays: its reply tells it all.)
   using Holders = absl::InlinedVector<Holder, 4>;
   void Take(const FileId& id, uint64_t session, uint8_t what, uint64_t now_ns,
             Holders* holders);
@@ -52,8 +64,14 @@ class LeaseTable {
   Shard& ShardOf(const FileId& id) {
     return shards_[absl::Hash<FileId>{}(id) >> 7 & (kShards - 1)];
   }
-  static void Sweep(Shard& shard, uint64_t now_ns);
+  void Sweep(Shard& shard, uint64_t now_ns);
+  bool RanOut(const FileId& id, const Holder& holder, uint64_t now_ns) const {
+    return holder.expires_ns <= now_ns &&
+           ((holder.what & kInode) == 0 || !is_open_(holder.session, id));
+  }
 
+  const IsOpen is_open_;
+  const uint64_t answer_ns_;
   std::array<Shard, kShards> shards_;
 };
 

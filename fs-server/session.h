@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_FS_SERVER_SESSION_H_
 #define TRIPWIRE_FS_SERVER_SESSION_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -34,6 +35,7 @@ struct Export {
 struct OpenFile {
   UniqueFd fd;
   FileId id;
+  uint64_t session = 0;
   uint32_t flags = 0;  // pb::OpenFlags
   bool directory = false;
   std::mutex position_mutex;  // of the descriptor's position (directories)
@@ -64,6 +66,13 @@ class OpenTable {
     std::lock_guard lock(mutex_);
     auto it = by_id_.find(id);
     return it == by_id_.end() ? nullptr : it->second.front();
+  }
+  bool IsOpen(uint64_t session, const FileId& id) {
+    std::lock_guard lock(mutex_);
+    auto it = by_id_.find(id);
+    return it != by_id_.end() &&
+           std::any_of(it->second.begin(), it->second.end(),
+                       [&](const auto& file) { return file->session == session; });
   }
   size_t size() const { return count_.load(std::memory_order_relaxed); }
 

@@ -2,10 +2,14 @@
 // What one client changes, another's cache does not outlive.
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <future>
+#include <set>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "fs-server/lease_table.h"
 #include "tests/unit/fs-server/fixture.h"
@@ -226,6 +230,41 @@ TEST(LeaseTableTest, ForgetsWhatRanOut) {
   EXPECT_LT(leases.size(), 200'000u);
   leases.EndSession(1);
   EXPECT_EQ(leases.size(), 0u);
+}
+
+TEST_F(RecallTest, OpenFilesAreRecalledHoweverLongAgoTheirLeaseEnded) {
+  constexpr int kFiles = 1000;
+  config.lease_ms = 30;
+  Restart();
+  auto reader = Connect(), writer = Connect();
+  std::vector<std::string> handles;
+  for (uint64_t i = 1; i <= kFiles; ++i) {
+    auto made = reader->Create(reader->root(), "open" + std::to_string(i), i);
+    ASSERT_EQ(made.error(), 0);
+    handles.push_back(made.reply.handle());
+  }
+  const std::string closed = reader->Create(reader->root(), "closed").reply.handle();
+  // All leases have run out when the last one granted has.
+  const auto lease = std::chrono::milliseconds(config.lease_ms);
+  std::this_thread::sleep_for(4 * lease);
+  for (const std::string& handle : handles) {
+    ASSERT_EQ(writer->Write(handle, 0, 0, "new").error(), 0);
+  }
+  ASSERT_EQ(writer->Write(closed, 0, 0, "new").error(), 0);
+  std::set<std::string> recalled;
+  for (const auto& notice : reader->notices()) {
+    for (const auto& recall : notice.recalls()) recalled.insert(recall.handle());
+  }
+  for (const std::string& handle : handles) EXPECT_EQ(recalled.count(handle), 1u);
+  EXPECT_EQ(recalled.count(closed), 0u);
+  // Told once, it holds nothing more to be told of until it asks again.
+  const size_t before = reader->notices().size();
+  ASSERT_EQ(writer->Write(handles[0], 0, 0, "newer").error(), 0);
+  EXPECT_EQ(reader->notices().size(), before);
+  ASSERT_EQ(reader->Read(handles[0], 1, 0, 10).error(), 0);
+  std::this_thread::sleep_for(4 * lease);
+  ASSERT_EQ(writer->Write(handles[0], 0, 0, "newest").error(), 0);
+  EXPECT_TRUE(Eventually([&] { return reader->notices().size() > before; }));
 }
 
 }  // namespace
