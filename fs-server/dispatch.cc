@@ -142,6 +142,27 @@ const std::vector<uint8_t>& Serialize(const pb::Reply& reply, Scratch* scratch) 
   return scratch->message;
 }
 
+// The journal answers a CREATE that opened what it made, for another server: here the
+// file is not open yet. Where this fails, its first use will say `state_lost`.
+void OpenAsCreated(OpContext* ctx, std::string_view stored) {
+  if (ctx->request.op_case() != pb::Call::kCreate) return;
+  const pb::Create& op = ctx->request.create();
+  pb::Reply reply;
+  Inode inode;
+  UniqueFd fd;
+  if (op.state() == 0 || ctx->session.FindOpen(op.state()) ||
+      !reply.ParseFromArray(stored.data(), static_cast<int>(stored.size())) ||
+      reply.error() != 0 || ctx->Find(reply.handle(), &inode) != 0 ||
+      !ctx->server.opens().HasRoom()) {
+    return;
+  }
+  MapCaller(ctx->exported.config, ctx->request.creds(), &ctx->caller);
+  if (identity::Assume(ctx->caller) != 0) return;
+  const uint32_t flags = op.flags() & ~static_cast<uint32_t>(pb::OPEN_TRUNCATE);
+  if (ctx->OpenDataAgain(inode, flags, &fd) != 0) return;
+  ctx->AddOpen(op.state(), inode.id, std::move(fd), flags, false);
+}
+
 // Whether the journal answers. Otherwise tells what it knows.
 bool AnswerFromJournal(OpContext* ctx) {
   if (ctx->session.journal == nullptr) return false;
@@ -150,6 +171,7 @@ bool AnswerFromJournal(OpContext* ctx) {
   switch (ctx->session.journal->Lookup(ctx->call->slot(), ctx->call->sequence(), &intent,
                                        &stored)) {
     case Journal::Found::kReply:
+      OpenAsCreated(ctx, stored);
       ctx->call->Reply({reinterpret_cast<const uint8_t*>(stored.data()), stored.size()});
       return true;
     case Journal::Found::kIntent:

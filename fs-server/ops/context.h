@@ -112,6 +112,9 @@ class OpContext {
 
   // Opens an inode's data as the caller; for regular files and directories only.
   int OpenData(const Inode& inode, uint32_t flags, UniqueFd* fd);
+  // The same for a file that its caller had open when the server ended: its owner may use
+  // what he opened whatever the mode has become.
+  int OpenDataAgain(const Inode& inode, uint32_t flags, UniqueFd* fd);
   // A descriptor for data: the open file's, or one opened for this call.
   int DataFd(const Inode& inode, uint32_t flags, UniqueFd* holder, int* fd);
   int AddOpen(uint64_t state, const FileId& id, UniqueFd fd, uint32_t flags, bool directory);

@@ -26,16 +26,7 @@ int Open(OpContext& ctx) {
   }
   if (!ctx.server.opens().HasRoom()) return ENFILE;
   UniqueFd fd;
-  int error = ctx.OpenData(inode, flags, &fd);
-  if (error == EACCES && op.reclaim() && ctx.server.acts_as_caller()) {
-    // It had the file open, and its owner may use what it opened whatever the mode
-    // has become.
-    struct statx stx;
-    if (StatFd(inode.fd(), &stx) == 0 && stx.stx_uid == ctx.caller.uid) {
-      error = identity::AssumeSelf();
-      if (error == 0) error = ctx.OpenData(inode, flags, &fd);
-    }
-  }
+  int error = op.reclaim() ? ctx.OpenDataAgain(inode, flags, &fd) : ctx.OpenData(inode, flags, &fd);
   if (error != 0) return error;
   if ((flags & pb::OPEN_TRUNCATE) != 0) {
     ctx.Changed(inode.id, pb::RECALL_ATTR | pb::RECALL_DATA);

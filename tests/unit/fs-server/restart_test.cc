@@ -112,6 +112,25 @@ TEST_F(RestartTest, CreateGuarded) {
   EXPECT_EQ(peer->Do(call).error(), EEXIST);
 }
 
+TEST_F(RestartTest, WhatCreateOpenedIsOpenAtTheNextServerToo) {
+  auto call = peer->New();
+  call.mutable_create()->set_dir(root);
+  call.mutable_create()->set_name("f");
+  call.mutable_create()->set_how(pb::CREATE_GUARDED);
+  call.mutable_create()->set_mode(0400);  // its maker may write it all the same
+  call.mutable_create()->set_state(42);
+  call.mutable_create()->set_flags(pb::OPEN_READ | pb::OPEN_WRITE);
+  auto made = DoAndDie(call);
+  ASSERT_EQ(made.error(), 0);
+  auto written = peer->Write(made.reply.handle(), 42, 0, "data");
+  EXPECT_EQ(written.error(), 0);
+  EXPECT_FALSE(written.reply.state_lost());
+  // It is open in truth: it outlives its name.
+  EXPECT_EQ(peer->Remove(root, "f").error(), 0);
+  EXPECT_EQ(peer->Read(made.reply.handle(), 42, 0, 10).bulk, "data");
+  EXPECT_EQ(peer->Close(made.reply.handle(), 42).error(), 0);
+}
+
 TEST_F(RestartTest, MkDirSymlinkMknod) {
   auto mkdir = peer->New();
   mkdir.mutable_mkdir()->set_dir(root);
