@@ -196,5 +196,19 @@ TEST_F(DirTest, ARaceForOneNameHasOneWinner) {
   }
 }
 
+TEST_F(DirTest, ADirectoryOfRemovedOpenFilesIsEmpty) {
+  ASSERT_OK(mkdir(P("d").c_str(), 0755));
+  UniqueFd fd(open(P("d/f").c_str(), O_CREAT | O_RDWR, 0644));
+  ASSERT_TRUE(fd);
+  ASSERT_EQ(4, write(fd.get(), "data", 4));
+  ASSERT_OK(unlink(P("d/f").c_str()));
+  struct stat st;
+  ASSERT_OK(fstat(fd.get(), &st));
+  EXPECT_EQ(0u, st.st_nlink);
+  EXPECT_OK(rmdir(P("d").c_str()));
+  char data[4];
+  EXPECT_EQ(4, pread(fd.get(), data, 4, 0));
+}
+
 }  // namespace
 }  // namespace tripwire::posix

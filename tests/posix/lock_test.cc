@@ -2,9 +2,12 @@
 // Byte-range and whole-file locks between processes.
 #include <sys/file.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <memory>
+#include <thread>
+#include <vector>
 
 #include "tests/posix/posix_env.h"
 
@@ -257,6 +260,35 @@ TEST_F(LockTest, ManyWaitersLeaveRoomForTheHolder) {
   EXPECT_EQ("others work on", ReadFile(P("meanwhile")));
   ASSERT_OK(flock(fd.get(), LOCK_UN));
   for (auto& waiter : waiters) EXPECT_EQ(0, waiter->Wait());
+}
+
+TEST_F(LockTest, AThousandWaitAndAllAreServed) {
+  UniqueFd fd = Open("f", O_RDWR);
+  ASSERT_OK(flock(fd.get(), LOCK_EX));
+  int pipes[2];
+  ASSERT_EQ(0, pipe(pipes));
+  Child waiters([&] {
+    std::atomic<int> served{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 1000; ++i) {
+      threads.emplace_back([&] {
+        UniqueFd mine(open(P("f").c_str(), O_RDWR));
+        if (flock(mine.get(), LOCK_EX) == 0 && flock(mine.get(), LOCK_UN) == 0) ++served;
+      });
+    }
+    if (write(pipes[1], "r", 1) != 1) return 1;
+    for (auto& thread : threads) thread.join();
+    return served == 1000 ? 0 : 2;
+  });
+  char c;
+  ASSERT_EQ(1, read(pipes[0], &c, 1));
+  WriteFile(P("meanwhile"), "others work on");
+  EXPECT_EQ("others work on", ReadFile(P("meanwhile")));
+  EXPECT_TRUE(waiters.Running());
+  ASSERT_OK(flock(fd.get(), LOCK_UN));
+  EXPECT_EQ(0, waiters.Wait());
+  close(pipes[0]);
+  close(pipes[1]);
 }
 
 }  // namespace

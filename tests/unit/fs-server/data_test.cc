@@ -379,5 +379,50 @@ TEST_F(DataTest, ListsThroughAnOpenDirectory) {
   EXPECT_EQ(peer->Open(root, 11, pb::OPEN_WRITE).error(), EISDIR);
 }
 
+TEST_F(DataTest, TheLongestEntryFitsTheSmallestListing) {
+  const std::string name(255, '\xff');
+  const std::string d = peer->MkDir(root, "d").reply.handle();
+  ASSERT_EQ(peer->Create(d, name).error(), 0);
+  auto call = peer->New();
+  call.mutable_readdir()->mutable_object()->set_handle(d);
+  call.mutable_readdir()->set_plus(true);
+  EXPECT_EQ(peer->Do(call, {}, 1023).error(), EINVAL);
+  auto listed = peer->Do(call, {}, 1024);
+  EXPECT_EQ(listed.error(), 0);
+  EXPECT_EQ(listed.reply.readdir().entries(), 1u);
+  EXPECT_TRUE(listed.reply.readdir().eof());
+  // With every field as long as it can be.
+  pb::DirEntry entry;
+  entry.set_name(name);
+  entry.set_ino(~0ull);
+  entry.set_type(~0u);
+  entry.set_cookie(~0ull);
+  entry.set_handle(std::string(64, 'h'));
+  pb::Attr* attr = entry.mutable_attr();
+  const auto* reflection = attr->GetReflection();
+  for (int i = 0; i < attr->GetDescriptor()->field_count(); ++i) {
+    const auto* field = attr->GetDescriptor()->field(i);
+    switch (field->cpp_type()) {
+      case google::protobuf::FieldDescriptor::CPPTYPE_UINT64:
+        reflection->SetUInt64(attr, field, ~0ull);
+        break;
+      case google::protobuf::FieldDescriptor::CPPTYPE_INT64:
+        reflection->SetInt64(attr, field, INT64_MIN);
+        break;
+      case google::protobuf::FieldDescriptor::CPPTYPE_UINT32:
+        reflection->SetUInt32(attr, field, ~0u);
+        break;
+      case google::protobuf::FieldDescriptor::CPPTYPE_BOOL:
+        reflection->SetBool(attr, field, true);
+        break;
+      default:
+        FAIL() << "a field of a kind unknown here: " << field->name();
+    }
+  }
+  std::vector<uint8_t> room(1024);
+  DirStreamWriter out(room.data(), room.size());
+  EXPECT_TRUE(out.Append(entry)) << entry.ByteSizeLong();
+}
+
 }  // namespace
 }  // namespace tripwire::fs

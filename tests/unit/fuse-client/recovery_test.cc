@@ -325,21 +325,32 @@ TEST_F(RecoveryTest, WaitingForALockIsInterruptedWithoutAServer) {
   EXPECT_TRUE(free);
 }
 
-TEST_F(RecoveryTest, ARemovedOpenFileIsLostAloneInARestart) {
+TEST_F(RecoveryTest, OpenFilesWithoutANameSurviveARestart) {
   StartServer();
   Mount();
-  Write(P("gone"), "x");
-  Write(P("kept"), "kept");
-  UniqueFd gone(open(P("gone").c_str(), O_RDONLY));
-  UniqueFd kept(open(P("kept").c_str(), O_RDONLY));
+  Write(P("gone"), "gone");
+  Write(P("replaced"), "replaced");
+  Write(P("new"), "new");
+  UniqueFd gone(open(P("gone").c_str(), O_RDWR));
+  UniqueFd replaced(open(P("replaced").c_str(), O_RDONLY));
+  UniqueFd nameless(open((top_ + "/one").c_str(), O_TMPFILE | O_RDWR, 0600));
   ASSERT_EQ(0, unlink(P("gone").c_str()));
+  ASSERT_EQ(0, rename(P("new").c_str(), P("replaced").c_str()));
+  if (nameless) ASSERT_EQ(8, pwrite(nameless.get(), "nameless", 8, 0));
   KillServer();
   StartServer();
-  char c = 0;
-  EXPECT_EQ(1, pread(kept.get(), &c, 1, 0));
+  char buffer[16] = {};
+  EXPECT_EQ(4, pread(gone.get(), buffer, sizeof(buffer), 0));
+  EXPECT_STREQ("gone", buffer);
+  EXPECT_EQ(2, pwrite(gone.get(), "ne", 2, 4));
   struct stat st;
-  EXPECT_EQ(-1, fstat(gone.get(), &st));
-  EXPECT_EQ(ESTALE, errno);
+  ASSERT_EQ(0, fstat(gone.get(), &st));
+  EXPECT_EQ(0u, st.st_nlink);
+  EXPECT_EQ(6, st.st_size);
+  EXPECT_EQ(8, pread(replaced.get(), buffer, sizeof(buffer), 0));
+  EXPECT_STREQ("replaced", buffer);
+  if (nameless) EXPECT_EQ(8, pread(nameless.get(), buffer, sizeof(buffer), 0));
+  EXPECT_EQ("new", Read(Tree("replaced")));
 }
 
 TEST_F(RecoveryTest, CallsWaitOutACutLink) {
