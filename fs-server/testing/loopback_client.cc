@@ -190,10 +190,34 @@ absl::Status LoopbackClient::Invoke(const Request& request, Response* response,
 }
 
 void LoopbackClient::InvokeAsync(const Request& request,
-                                 std::function<void(absl::Status, Response)> done) {
+                                 std::function<void(absl::Status, Response)> done,
+                                 CancelToken* cancel) {
+  const uint64_t deadline =
+      request.timeout_ns == kNever ? kNever : NowNs() + request.timeout_ns;
   std::shared_ptr<PendingCall> pending;
-  auto status = Start(request, kNever, nullptr, done, &pending);
-  if (!status.ok()) done(status, {});
+  auto status = Start(request, deadline, cancel, done, &pending);
+  if (!status.ok()) return done(status, {});
+  if (cancel == nullptr) return;
+  const auto hook = [hub = hub_, id = id_, weak = std::weak_ptr(pending)] {
+    std::lock_guard lock(hub->mutex);
+    auto call = weak.lock();
+    auto client = hub->clients.find(id);
+    if (call && !call->done && client != hub->clients.end()) client->second->CancelAsync(call);
+  };
+  bool now = false;
+  {
+    std::lock_guard lock(cancel->state->mutex);
+    now = cancel->state->cancelled;
+    if (!now) cancel->state->hook = hook;
+  }
+  if (now) hook();
+}
+
+void LoopbackClient::CancelAsync(const std::shared_ptr<PendingCall>& pending) {
+  pending->cancelled = true;
+  if (!hub_->cut && session_ && !session_->killed && !recovering_) return Send(pending);
+  pending->status = absl::CancelledError("cancelled");
+  Complete(pending);
 }
 
 void LoopbackClient::Abandon(const std::shared_ptr<PendingCall>& pending) {

@@ -175,7 +175,8 @@ class LoopbackClient final : public Client {
   absl::Status Invoke(const Request& request, Response* response,
                       CancelToken* cancel) override;
   void InvokeAsync(const Request& request,
-                   std::function<void(absl::Status, Response)> done) override;
+                   std::function<void(absl::Status, Response)> done,
+                   CancelToken* cancel) override;
   uint64_t session_id() const override { return id_; }
   const std::vector<uint8_t>& greeting_reply() const override { return greeting_reply_; }
   const std::string& peer() const override { return peer_; }
@@ -200,6 +201,7 @@ class LoopbackClient final : public Client {
                      std::shared_ptr<PendingCall>* pending);
   void Send(const std::shared_ptr<PendingCall>& pending);  // hub mutex held
   void Abandon(const std::shared_ptr<PendingCall>& pending);
+  void CancelAsync(const std::shared_ptr<PendingCall>& pending);  // hub mutex held
 
   const std::shared_ptr<Loopback::Hub> hub_;
   const ClientOptions options_;

@@ -19,9 +19,6 @@
 namespace tripwire::rpc {
 namespace {
 
-// How long a cancelled call may take to say what became of it.
-constexpr uint64_t kCancelGraceNs = 1 * kSecond;
-
 uint64_t After(uint64_t now_ns, uint64_t delay_ns) {
   return delay_ns < kNever - now_ns ? now_ns + delay_ns : kNever;
 }
@@ -134,11 +131,12 @@ class ThreadedClient final : public Client {
   }
 
   void InvokeAsync(const Request& request,
-                   std::function<void(absl::Status, Response)> done) override {
+                   std::function<void(absl::Status, Response)> done,
+                   CancelToken* cancel) override {
     std::unique_ptr<PendingCall> call = core_.NewCall();
     call->request = request;
     call->done_function = std::move(done);
-    core_.StartAsync(std::move(call));
+    core_.StartAsync(std::move(call), cancel);
   }
 
   uint64_t session_id() const override { return core_.session_id(); }

@@ -10,9 +10,6 @@
 namespace tripwire::rpc {
 namespace {
 
-// How soon to look again at what only the NIC's acknowledgements end.
-constexpr uint64_t kLingerNs = 1 * kMillisecond;
-
 size_t TotalBytes(std::span<const iovec> pieces) {
   size_t total = 0;
   for (const iovec& piece : pieces) total += piece.iov_len;
@@ -31,40 +28,6 @@ void ClientCore::Start(PendingCall* call) {
   } else if (MaySend(*call)) {
     Send(static_cast<uint32_t>(call->slot));
   }
-}
-
-void ClientCore::StartAsync(std::unique_ptr<PendingCall> owned) {
-  PendingCall* call = owned.release();  // RunCallbacks takes it back
-  call->response = &call->own_response;
-  async_calls_.fetch_add(1, std::memory_order_relaxed);  // a hint
-  bool wake = false;
-  {
-    Lock lock(mutex_);
-    if (call->request.timeout_ns < kNever - Now()) {
-      call->deadline_ns = Now() + call->request.timeout_ns;
-      timed_.push_back(call);
-      wake = call->deadline_ns < next_deadline_ns_;
-      next_deadline_ns_ = std::min(next_deadline_ns_, call->deadline_ns);
-    }
-    if (!Validate(call)) {
-      wake = true;
-    } else if (!Assign(call)) {
-      waiting_.push_back(call);
-    } else if (MaySend(*call)) {
-      Send(static_cast<uint32_t>(call->slot));
-    }
-  }
-  if (wake && hooks_.wake) hooks_.wake();
-}
-
-std::unique_ptr<PendingCall> ClientCore::NewCall() {
-  Lock lock(mutex_);
-  if (spare_calls_.empty()) return std::make_unique<PendingCall>();
-  std::unique_ptr<PendingCall> call = std::move(spare_calls_.back());
-  spare_calls_.pop_back();
-  call->deadline_ns = kNever;
-  call->done.store(false, std::memory_order_relaxed);  // nobody looks yet
-  return call;
 }
 
 // Ends calls that cannot be made at all.
@@ -423,58 +386,6 @@ bool ClientCore::AbandonLocked(PendingCall* call, const absl::Status& why) {
   }
   Finish(call, why);
   return true;
-}
-
-// Asynchronous calls whose time has passed.
-void ClientCore::RunDeadlines(uint64_t now_ns) {
-  next_deadline_ns_ = kNever;
-  const std::vector<PendingCall*> timed = timed_;
-  for (PendingCall* call : timed) {
-    if (call->deadline_ns > now_ns) {
-      next_deadline_ns_ = std::min(next_deadline_ns_, call->deadline_ns);
-      continue;
-    }
-    const absl::Status late =
-        absl::DeadlineExceededError("rpc: no answer in time");
-    if (AbandonLocked(call, late)) continue;
-    if (call->slot >= 0 && Harvest(static_cast<uint32_t>(call->slot))) continue;
-    next_deadline_ns_ = std::min(next_deadline_ns_, now_ns + kLingerNs);
-  }
-}
-
-bool ClientCore::RunCallbacks() {
-  bool any = false;
-  for (;;) {
-    std::unique_ptr<PendingCall> call;
-    std::function<void()> news;
-    {
-      Lock lock(mutex_);
-      if (!news_.empty()) {
-        news = std::move(news_.front());
-        news_.pop_front();
-      } else if (!finished_.empty() &&
-                 (finished_.front()->completions == nullptr ||
-                  finished_.front()->completions->done())) {
-        call.reset(finished_.front());
-        finished_.pop_front();
-        GiveCompletions(call.get());
-      } else {
-        if (!finished_.empty()) {
-          next_deadline_ns_ = std::min(next_deadline_ns_, Now() + kLingerNs);
-        }
-        return any;
-      }
-    }
-    any = true;
-    if (news) news();
-    if (call != nullptr) {
-      async_calls_.fetch_sub(1, std::memory_order_relaxed);  // a hint
-      const auto done = std::exchange(call->done_function, nullptr);
-      done(std::move(call->status), std::move(call->own_response));
-      Lock lock(mutex_);
-      spare_calls_.push_back(std::move(call));
-    }
-  }
 }
 
 }  // namespace tripwire::rpc

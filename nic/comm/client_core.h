@@ -26,6 +26,9 @@
 
 namespace tripwire::rpc {
 
+// How long a cancelled call may take to say what became of it.
+inline constexpr uint64_t kCancelGraceNs = 1 * kSecond;
+
 // Follows the bulk writes of one call, over however many links they took.
 struct CompletionSet {
   std::vector<std::unique_ptr<Completion>> items;
@@ -46,6 +49,18 @@ struct CompletionSet {
   }
 };
 
+class ClientCore;
+struct PendingCall;
+
+// What the token of an asynchronous call reaches: its hook may run when the call, and
+// the client, are gone. Lock order: `mutex` before the core's.
+struct AsyncCancel {
+  std::mutex mutex;
+  ClientCore* core = nullptr;  // null once the call has ended
+  PendingCall* call = nullptr;
+  std::shared_ptr<CancelToken::State> token;
+};
+
 // One call as its caller sees it. Owned by the caller, who keeps it in place
 // until Ready() and Collect, or (asynchronous) until `done_function` has it.
 struct PendingCall {
@@ -54,7 +69,9 @@ struct PendingCall {
   // Set for an asynchronous call; the core then owns the call.
   std::function<void(absl::Status, Response)> done_function;
   Response own_response;
-  uint64_t deadline_ns = kNever;  // asynchronous calls only
+  uint64_t deadline_ns = kNever;  // asynchronous calls only, as the next three
+  std::shared_ptr<AsyncCancel> cancel;
+  bool started = false, cancelled = false;
 
   // Whether it has ended and the NIC is done with the caller's memory. Takes no
   // lock: for Nic::WaitUntil, whose lock orders it with the NIC's stores.
@@ -121,7 +138,8 @@ class ClientCore {
 
   // --- Calls ----------------------------------------------------------------
   void Start(PendingCall* call);
-  void StartAsync(std::unique_ptr<PendingCall> call);
+  void StartAsync(std::unique_ptr<PendingCall> call, CancelToken* token = nullptr);
+  void CancelAsync(PendingCall* call);  // for the token
   std::unique_ptr<PendingCall> NewCall();  // for StartAsync; recycled
   // Whether asynchronous calls are under way, or their callbacks still to run.
   bool HasAsyncCalls() const {
@@ -200,14 +218,22 @@ class ClientCore {
   void Connect();
   void LoseLink(const std::string& why, bool close);
   void End(const absl::Status& why);
-  void BindLink(const ConnectAnswer& answer);
-  bool FitSlots(const ConnectAnswer& answer);
-  void ExportChunks();
   void BecomeReady();
   void StartRecovery();
   void RunTimers();
   void Retry(const absl::Status& why);
+
+  // client_memory.cc
+  void BindLink(const ConnectAnswer& answer);
+  bool FitSlots(const ConnectAnswer& answer);
+  void ExportChunks();
   void PublishNotify();
+
+  // client_async.cc
+  void LinkToken(PendingCall* call, CancelToken* token);
+  static void UnlinkToken(PendingCall* call);
+  void Hasten(PendingCall* call, uint64_t deadline_ns);
+  void RunDeadlines(uint64_t now_ns);
 
   // client_calls.cc
   bool Validate(PendingCall* call);
@@ -224,7 +250,6 @@ class ClientCore {
   void Finish(PendingCall* call, absl::Status status);
   void Free(uint32_t index);
   bool AbandonLocked(PendingCall* call, const absl::Status& why);
-  void RunDeadlines(uint64_t now_ns);
   void GiveCompletions(PendingCall* call);
   void FlushNotify();
   const uint8_t* ReplyEnd(uint32_t index) const;

@@ -233,7 +233,7 @@ struct Response {
 };
 
 // Cancels one call from another thread (a signal, a FUSE interrupt).
-// Thread-safe; may be used before, during or after the call.
+// Thread-safe; may be used before, during or after the call. For one call at a time.
 class CancelToken {
  public:
   void Cancel() {
@@ -276,11 +276,14 @@ class Client {
   virtual absl::Status Invoke(const Request& request, Response* response,
                               CancelToken* cancel = nullptr) = 0;
 
-  // The same without waiting: `done` runs on a thread of the client's own, one
+  // The same without waiting: `done` runs once, on a thread of the client's own, one
   // call's after another's, and must not block; it may call InvokeAsync. Message
-  // and bulk memory must stay valid until then.
+  // and bulk memory must stay valid until then. The token need not outlive this
+  // call; cancelling is as with Invoke, from any thread, also while `done` runs,
+  // when it does nothing any more.
   virtual void InvokeAsync(const Request& request,
-                           std::function<void(absl::Status, Response)> done) = 0;
+                           std::function<void(absl::Status, Response)> done,
+                           CancelToken* cancel = nullptr) = 0;
 
   virtual uint64_t session_id() const = 0;
   virtual const std::vector<uint8_t>& greeting_reply() const = 0;
