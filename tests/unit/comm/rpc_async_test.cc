@@ -143,15 +143,16 @@ TEST_F(RpcTest, AsynchronousCallsAreCancelled) {
   StartServer({.call = [&](Call call) {
     if (Text(call.request()) == "echo") return Echo(std::move(call));
     auto kept = std::make_shared<Call>(std::move(call));
-    kept->OnCancel([kept] { kept->Reply(View("given up")); });
+    kept->OnCancel([kept] { kept->Reply({}); });
     arrived.Open();
   }});
   ASSERT_TRUE(StartClient().ok());
   Ends ends;
   CancelToken early, middle, late;
+  const std::string wait_text = "wait", echo_text = "echo";
   Request wait, echo;
-  wait.message = View("wait");
-  echo.message = View("echo");
+  wait.message = View(wait_text);
+  echo.message = View(echo_text);
   early.Cancel();
   client_->InvokeAsync(wait, ends.Next(), &early);
   EXPECT_EQ(ends.Of(0), absl::StatusCode::kCancelled);
@@ -179,8 +180,9 @@ TEST_F(RpcTest, CancellingReachesCallsWithoutASlotAndWithoutAnAnswer) {
   ASSERT_TRUE(StartClient().ok());
   Ends ends;
   CancelToken token, waiting;
+  const std::string text = "wait";
   Request request;
-  request.message = View("wait");
+  request.message = View(text);
   // Slot 0 is recovery's: three calls fill the others.
   client_->InvokeAsync(request, ends.Next(), &token);
   client_->InvokeAsync(request, ends.Next());
@@ -209,8 +211,9 @@ TEST_F(RpcTest, CancellingRacesWithTheAnswer) {
   std::thread canceller([&] {
     for (CancelToken& token : tokens) token.Cancel();
   });
+  const std::string text = "now or never";
   Request request;
-  request.message = View("now or never");
+  request.message = View(text);
   for (CancelToken& token : tokens) client_->InvokeAsync(request, ends.Next(), &token);
   canceller.join();
   for (size_t i = 0; i < kCalls; ++i) {
