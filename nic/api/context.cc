@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "nic/api/nic_impl.h"
 #include "nic/base/wire_int.h"
+#include "nic/control/body.h"
 
 namespace tripwire {
 namespace {
@@ -165,8 +166,9 @@ Aperture Context::Export(std::span<uint8_t> memory, Access rights,
 }
 
 absl::Status Context::Listen(std::string_view service) {
-  if (service.empty() || service.size() > 255) {
-    return absl::InvalidArgumentError("a service name has 1 to 255 bytes");
+  if (service.empty() || service.size() > kMaxNameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a service name has 1 to ", kMaxNameBytes, " bytes"));
   }
   auto lock = impl_.Lock();
   if (!impl_.control().discovery().Offer(std::string(service), id_)) {
@@ -183,7 +185,7 @@ void Context::StopListening(std::string_view service) {
 
 LinkId Context::StartConnect(std::string_view node, std::string_view service,
                              std::span<const uint8_t> private_data) {
-  assert(private_data.size() <= Connections::kMaxPrivateBytes);
+  assert(private_data.size() <= kMaxPrivateBytes);
   auto lock = impl_.Lock();
   const LinkId link = impl_.control().connections().Start(
       id_, std::string(node), std::string(service), private_data, kNever);
@@ -196,10 +198,14 @@ absl::StatusOr<LinkId> Context::Connect(std::string_view node,
                                         std::string_view service,
                                         std::span<const uint8_t> private_data,
                                         uint64_t timeout_ns) {
-  if (private_data.size() > Connections::kMaxPrivateBytes) {
+  if (private_data.size() > kMaxPrivateBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("connection data has at most ",
-                     Connections::kMaxPrivateBytes, " bytes"));
+                     kMaxPrivateBytes, " bytes"));
+  }
+  if (node.size() > kMaxNameBytes || service.size() > kMaxNameBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "names of nodes and services have at most ", kMaxNameBytes, " bytes"));
   }
   const uint64_t now_ns = nic_.clock().NowNs();
   const uint64_t deadline_ns =
@@ -248,7 +254,7 @@ absl::StatusOr<LinkId> Context::Connect(std::string_view node,
 
 absl::Status Context::Accept(LinkId link,
                              std::span<const uint8_t> private_data) {
-  if (private_data.size() > Connections::kMaxPrivateBytes) {
+  if (private_data.size() > kMaxPrivateBytes) {
     return absl::InvalidArgumentError("too much connection data");
   }
   auto lock = impl_.Lock();

@@ -145,7 +145,9 @@ bool Driver::Poll() {
   std::lock_guard lock(mutex_);
   const uint64_t now_ns = clock_.NowNs();
   last_drive_ns_ = now_ns;
-  return PollOnce(now_ns);
+  const bool busy = PollOnce(now_ns);
+  NoteWork();  // what came may have set an earlier timer
+  return busy;
 }
 
 void Driver::Notify() {

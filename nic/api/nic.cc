@@ -5,8 +5,10 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "nic/api/context.h"
 #include "nic/api/nic_impl.h"
+#include "nic/control/body.h"
 
 namespace tripwire {
 namespace {
@@ -50,8 +52,9 @@ absl::StatusOr<std::unique_ptr<Nic>> Nic::Open(NicOptions options) {
     gethostname(name, sizeof name - 1);
     node = name[0] != '\0' ? name : "localhost";
   }
-  if (node.size() > 255) {
-    return absl::InvalidArgumentError("node name longer than 255 bytes");
+  if (node.size() > kMaxNameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("node name longer than ", kMaxNameBytes, " bytes"));
   }
   return std::unique_ptr<Nic>(new Nic(
       std::make_unique<Nic::Impl>(std::move(options), std::move(node))));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "nic/control/body.h"
 #include "nic/control/control.pb.h"
 
 namespace tripwire {
@@ -16,12 +17,7 @@ constexpr uint64_t kChooseAfterNs = 20 * kMillisecond;
 constexpr uint64_t kNoServiceAfterNs = 500 * kMillisecond;
 constexpr size_t kMaxRequestsWaiting = 4096;
 constexpr size_t kMaxCandidates = 64;
-constexpr size_t kMaxNameBytes = 255;
 constexpr uint32_t kMinFrameBytes = 512;
-
-std::span<const uint8_t> AsBytes(const std::string& s) {
-  return {reinterpret_cast<const uint8_t*>(s.data()), s.size()};
-}
 
 template <typename Message>
 bool ParseBody(const wire::FrameView& view, Message* message) {

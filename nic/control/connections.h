@@ -24,8 +24,6 @@ namespace tripwire {
 // one link here.
 class Connections {
  public:
-  static constexpr size_t kMaxPrivateBytes = 1024;
-
   Connections(Engine& engine, Discovery& discovery)
       : engine_(engine), discovery_(discovery) {}
 

@@ -3,20 +3,16 @@
 
 #include <algorithm>
 
+#include "nic/control/body.h"
 #include "nic/control/control.pb.h"
 
 namespace tripwire {
 namespace {
 
-constexpr size_t kMaxNameBytes = 255;
 constexpr size_t kMaxServices = 64;
 constexpr size_t kMaxSurvey = 4096;  // answers kept, whoever sends more
 constexpr int kSurveyRepeats = 3;    // a question may be lost
 constexpr uint64_t kSurveyEveryNs = 30 * kMillisecond;
-
-std::span<const uint8_t> AsBytes(const std::string& s) {
-  return {reinterpret_cast<const uint8_t*>(s.data()), s.size()};
-}
 
 }  // namespace
 

@@ -139,6 +139,9 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
 void Engine::FreeLink(Link& link) {
   link.state = LinkState::kFree;
   link.inbox.clear();
+  // A slot whose generations are used up is retired, so that no id ever comes to
+  // mean another link.
+  if (link.id.value >> kSlotBits == UINT32_MAX >> kSlotBits) return;
   free_links_.push_back(link.id.value & kSlotMask);
 }
 

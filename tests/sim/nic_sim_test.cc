@@ -7,8 +7,10 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "nic/control/body.h"
 #include "tests/sim/sim_pair.h"
 
 namespace tripwire {
@@ -288,6 +290,36 @@ TEST(NicSim, RestartedPeerIsNotMistakenForItsPredecessor) {
   EXPECT_EQ(end, LinkEnd::kPeerRestarted);
   EXPECT_EQ(write.status.load(), OpStatus::kLinkLost);
   EXPECT_EQ(fresh, std::vector<uint8_t>(4096));
+}
+
+TEST(NicSim, TheLongestNamesAndConnectionDataFitOneFrame) {
+  SimNetwork net(1);
+  const std::string from(kMaxNameBytes, 'f'), to(kMaxNameBytes, 't'),
+      service(kMaxNameBytes, 's');
+  auto left = net.AddNode(from).CreateContext();
+  auto right = net.AddNode(to).CreateContext();
+  ASSERT_TRUE(right->Listen(service).ok());
+  EXPECT_EQ(right->Listen(service + "s").code(),
+            absl::StatusCode::kInvalidArgument);
+  const std::vector<uint8_t> data(kMaxPrivateBytes, 0xff);
+  left->StartConnect(to, service, data);
+  bool up = false;
+  EXPECT_TRUE(net.RunUntil(
+      [&] {
+        Event event;
+        while (right->Poll({&event, 1}) > 0) {
+          if (event.kind != EventKind::kConnectRequest) continue;
+          EXPECT_EQ(right->Describe(event.link)->private_data, data);
+          EXPECT_TRUE(right->Accept(event.link, data).ok());
+        }
+        while (left->Poll({&event, 1}) > 0) {
+          if (event.kind != EventKind::kLinkUp) continue;
+          up = true;
+          EXPECT_EQ(left->Describe(event.link)->private_data, data);
+        }
+        return up;
+      },
+      10 * kSecond));
 }
 
 TEST(NicSim, ConnectErrorsSayWhy) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "tests/unit/datapath/scripted_peer.h"
@@ -122,6 +123,17 @@ TEST_F(OperationsTest, RefusalsAreSentBeforeTheFrameIsAcknowledged) {
   EXPECT_EQ(ScriptedPeer::View(heard[0]).type(), wire::kOpError);
   EXPECT_EQ(ScriptedPeer::View(heard.back()).header->acknowledged.get(),
             refused + 2);
+}
+
+TEST_F(OperationsTest, ALinkIdNeverMeansTwoLinks) {
+  std::set<LinkId> seen;
+  for (int i = 0; i < 10000; ++i) {
+    Link& link = engine().NewLink(peer_.context());
+    link.state = LinkState::kConnecting;
+    ASSERT_TRUE(seen.insert(link.id).second) << i;
+    ASSERT_EQ(engine().FindLink(link.id), &link);
+    engine().FreeLink(link);
+  }
 }
 
 // A peer's questions are taken however much of our own waits to be sent.
