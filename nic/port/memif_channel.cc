@@ -36,7 +36,7 @@ uint64_t RingBytes(uint8_t log2_size) {
   return sizeof(MemifRing) + (sizeof(MemifDescriptor) << log2_size);
 }
 
-// Whether the descriptor is an eventfd. Writing to anything else could block.
+// Whether the descriptor is an eventfd: nothing else can be rung.
 bool IsEventFd(int fd) {
   char target[64];
   const ssize_t length = readlink(absl::StrCat("/proc/self/fd/", fd).c_str(),
@@ -287,7 +287,7 @@ bool MemifChannel::ReceiveChained(FramePool& pool, PathId path, Frame& frame,
 }
 
 size_t MemifChannel::Send(std::span<const Frame> frames, Ring ring,
-                          PortCounters& counters) {
+                          DoorbellRinger& ringer, PortCounters& counters) {
   size_t count = 0;
   for (const Frame& frame : frames) {
     if (!producer_->Push({frame.data, frame.length_bytes},
@@ -299,18 +299,17 @@ size_t MemifChannel::Send(std::span<const Frame> frames, Ring ring,
     if (++count % kPublishEvery == 0) producer_->Publish();
   }
   producer_->Publish();
-  RingIfWanted(ring, count < frames.size(), counters);
+  RingIfWanted(ring, count < frames.size(), ringer, counters);
   return count;
 }
 
 void MemifChannel::RingIfWanted(Ring ring, bool is_short,
+                                DoorbellRinger& ringer,
                                 PortCounters& counters) {
   // A ring that fills up quietly would never be emptied by a sleeping peer.
   if (ring == Ring::kQuietly && !is_short) return;
   if (!producer_->PeerSleeps(/*claim=*/peer_is_ours_)) return;
-  const uint64_t one = 1;
-  // Fails only when the counter is at its limit, and then the peer was rung.
-  [[maybe_unused]] const ssize_t written = write(ring_fd_, &one, sizeof one);
+  if (!ringer.RingBell(ring_fd_)) has_no_bell_ = true;
   ++counters.doorbells_rung;
 }
 

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "nic/base/fd.h"
+#include "nic/port/doorbell_ringer.h"
 #include "nic/port/frame_pool.h"
 #include "nic/port/memif_layout.h"
 #include "nic/port/memif_ring.h"
@@ -67,7 +68,8 @@ class MemifChannel {
   // No borrowed frame of this channel is in use any more.
   void GiveBack() { consumer_->Release(); }
   // Copies a prefix of the frames into the ring; returns its length.
-  size_t Send(std::span<const Frame> frames, Ring ring, PortCounters& counters);
+  size_t Send(std::span<const Frame> frames, Ring ring, DoorbellRinger& ringer,
+              PortCounters& counters);
 
   // To sleep: Unmask, a full fence, and then HasFrames must be false.
   void Unmask() { consumer_->Unmask(); }
@@ -78,7 +80,7 @@ class MemifChannel {
 
   // The peer broke the rules: nothing more will pass.
   bool is_broken() const {
-    return producer_->is_broken() || consumer_->is_broken();
+    return producer_->is_broken() || consumer_->is_broken() || has_no_bell_;
   }
 
  private:
@@ -96,7 +98,8 @@ class MemifChannel {
   MemifRingView View(MemifDirection direction);
   bool ReceiveChained(FramePool& pool, PathId path, Frame& frame,
                       PortCounters& counters);
-  void RingIfWanted(Ring ring, bool is_short, PortCounters& counters);
+  void RingIfWanted(Ring ring, bool is_short, DoorbellRinger& ringer,
+                    PortCounters& counters);
 
   std::vector<MemifRegion> regions_;
   RingPlace c2s_, s2c_;
@@ -106,6 +109,7 @@ class MemifChannel {
   bool peer_is_ours_ = false;
   std::optional<MemifProducer> producer_;
   std::optional<MemifConsumer> consumer_;
+  bool has_no_bell_ = false;  // the peer's cannot be rung
   int ring_fd_ = -1;  // the doorbell we ring
   int wake_fd_ = -1;  // the one the peer rings
 };

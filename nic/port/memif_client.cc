@@ -68,7 +68,7 @@ size_t MemifClientPort::Transmit(PathId path, std::span<const Frame> frames,
       return done + Drop(rest);
     }
     rest = rest.first(run);
-    const size_t sent = channel_->Send(rest, ring, counters_);
+    const size_t sent = channel_->Send(rest, ring, ringer_, counters_);
     Release(rest.first(sent));
     done += sent;
     if (sent < run) {

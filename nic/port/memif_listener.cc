@@ -102,7 +102,7 @@ size_t MemifListenerPort::Transmit(PathId path, std::span<const Frame> frames,
       done += Drop(rest);
       continue;
     }
-    const size_t sent = member->channel->Send(rest, ring, counters_);
+    const size_t sent = member->channel->Send(rest, ring, ringer_, counters_);
     Release(rest.first(sent));
     done += sent;
     if (member->channel->is_broken()) has_broken_ = true;
@@ -115,7 +115,7 @@ size_t MemifListenerPort::Transmit(PathId path, std::span<const Frame> frames,
 void MemifListenerPort::Broadcast(std::span<const Frame> frames, Ring ring) {
   for (uint32_t place : active_) {
     MemifChannel& channel = *members_[place].channel;
-    const size_t sent = channel.Send(frames, ring, counters_);
+    const size_t sent = channel.Send(frames, ring, ringer_, counters_);
     counters_.tx_dropped += frames.size() - sent;
     if (channel.is_broken()) has_broken_ = true;
   }

@@ -68,6 +68,7 @@ class MemifPort : public Port {
   PortCounters counters_;
   std::unique_ptr<FramePool> pool_;
   UniqueFd epoll_;
+  DoorbellRinger ringer_;
 
  private:
   void AllReturned();
