@@ -75,6 +75,9 @@ absl::StatusOr<std::unique_ptr<FileServer>> FileServer::Create(ServerConfig conf
   for (const uint64_t session : server->journal_->LostLockHolders()) {
     server->grace_for_.insert(session);
   }
+  server->locks_.SetRetry([raw = server.get()](std::chrono::milliseconds pause) {
+    raw->timers_.RunIn(pause, [raw] { raw->locks_.RetryHost(); });
+  });
   if (!server->grace_for_.empty()) {
     server->locks_.HoldBack();
     server->timers_.RunIn(std::chrono::milliseconds(server->config_.grace_ms),

@@ -86,6 +86,78 @@ void LockManager::Apply(File* file, const Request& request, bool unlock) {
   file->held = std::move(kept);
 }
 
+void LockManager::OpenHost(File* file, int fd) {
+  if (fd >= 0 && !file->host) file->host.emplace(fd);
+}
+
+// REQUIRES: no client's lock is in the way.
+bool LockManager::TakeOnHost(File* file, const Request& request) {
+  if (!file->host) return true;
+  const auto strength =
+      request.exclusive ? HostLocks::Strength::kExclusive : HostLocks::Strength::kShared;
+  return request.kind == Kind::kFlock
+             ? file->host->SetWhole(strength)
+             : file->host->SetRange(request.start, request.end, strength);
+}
+
+// Something in `range` was unlocked: what others still hold of it stays locked on the
+// host, piece by piece.
+void LockManager::RefreshHost(File* file, const Request& range) {
+  if (!file->host) return;
+  const auto strength_at = [&](uint64_t at) {
+    auto strongest = HostLocks::Strength::kNone;
+    for (const Request& held : file->held) {
+      if (held.kind != range.kind || at < held.start || at > held.end) continue;
+      strongest = std::max(strongest, held.exclusive ? HostLocks::Strength::kExclusive
+                                                     : HostLocks::Strength::kShared);
+    }
+    return strongest;
+  };
+  if (range.kind == Kind::kFlock) {
+    file->host->SetWhole(strength_at(0));
+    return;
+  }
+  std::vector<uint64_t> starts{range.start};  // of pieces all of one strength
+  for (const Request& held : file->held) {
+    if (held.kind != range.kind) continue;
+    if (held.start > range.start && held.start <= range.end) starts.push_back(held.start);
+    if (held.end >= range.start && held.end < range.end) starts.push_back(held.end + 1);
+  }
+  std::sort(starts.begin(), starts.end());
+  starts.erase(std::unique(starts.begin(), starts.end()), starts.end());
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const uint64_t end = i + 1 < starts.size() ? starts[i + 1] - 1 : range.end;
+    file->host->SetRange(starts[i], end, strength_at(starts[i]));
+  }
+}
+
+void LockManager::RetryLater() {
+  if (retry_due_ || !later_) return;
+  retry_due_ = true;
+  later_(pause_);
+}
+
+void LockManager::SetRetry(std::function<void(std::chrono::milliseconds)> later) {
+  std::lock_guard lock(mutex_);
+  later_ = std::move(later);
+}
+
+void LockManager::RetryHost() {
+  Finished finished;
+  {
+    std::lock_guard lock(mutex_);
+    retry_due_ = false;
+    pause_ = std::min(2 * pause_, kLongestPause);
+    std::vector<FileId> busy;
+    for (const auto& [id, file] : files_) {
+      if (file.host_busy) busy.push_back(id);
+    }
+    for (const FileId& id : busy) Wake(id, &finished);
+    if (!retry_due_) pause_ = kFirstPause;
+  }
+  Finish(std::move(finished));
+}
+
 void LockManager::Enqueue(const FileId& id, File* file, const Request& request,
                           uint64_t wait, Done done) {
   const WaitKey key{request.owner.session, wait};
@@ -132,8 +204,14 @@ void LockManager::Wake(const FileId& id, Finished* finished) {
   auto it = files_.find(id);
   if (it == files_.end() || held_back_) return;
   File& file = it->second;
+  file.host_busy = false;
   for (auto waiter = file.waiting.begin(); waiter != file.waiting.end();) {
     if (FindConflict(file, waiter->request) != nullptr) {
+      ++waiter;
+      continue;
+    }
+    if (!TakeOnHost(&file, waiter->request)) {
+      file.host_busy = true;
       ++waiter;
       continue;
     }
@@ -141,6 +219,7 @@ void LockManager::Wake(const FileId& id, Finished* finished) {
     finished->emplace_back(std::move(waiter->done), 0);
     waiter = Dequeue(&file, waiter);
   }
+  if (file.host_busy) RetryLater();
 }
 
 void LockManager::DropIfEmpty(const FileId& id) {
@@ -150,16 +229,18 @@ void LockManager::DropIfEmpty(const FileId& id) {
   }
 }
 
-int LockManager::Try(const FileId& file, const Request& request) {
+int LockManager::Try(const FileId& file, const Request& request, int fd) {
   Finished finished;
   int error = 0;
   {
     std::lock_guard lock(mutex_);
     File& locks = files_[file];
+    OpenHost(&locks, fd);
     // As flock(2): converting gives up the old lock first, also when it fails.
     if (request.kind == Kind::kFlock) Apply(&locks, request, true);
-    if (FindConflict(locks, request) != nullptr) {
+    if (FindConflict(locks, request) != nullptr || !TakeOnHost(&locks, request)) {
       error = EAGAIN;
+      if (request.kind == Kind::kFlock) RefreshHost(&locks, request);
     } else {
       Apply(&locks, request, false);
     }
@@ -170,7 +251,8 @@ int LockManager::Try(const FileId& file, const Request& request) {
   return error;
 }
 
-int LockManager::Wait(const FileId& file, const Request& request, uint64_t wait, Done done) {
+int LockManager::Wait(const FileId& file, const Request& request, uint64_t wait, Done done,
+                      int fd) {
   Finished finished;
   int error = 0;
   {
@@ -179,14 +261,23 @@ int LockManager::Wait(const FileId& file, const Request& request, uint64_t wait,
     if (std::find(cancelled_.begin(), cancelled_.end(), key) != cancelled_.end()) return EINTR;
     DropOne(key);
     File& locks = files_[file];
-    if (request.kind == Kind::kFlock) Apply(&locks, request, true);
+    OpenHost(&locks, fd);
+    if (request.kind == Kind::kFlock) {
+      Apply(&locks, request, true);
+      RefreshHost(&locks, request);
+    }
     if (stopped_) {
       error = EINPROGRESS;  // nobody will say more; the next server is asked again
     } else if (held_back_) {
       Enqueue(file, &locks, request, wait, std::move(done));
       error = EINPROGRESS;
     } else if (FindConflict(locks, request) == nullptr) {
-      Apply(&locks, request, false);
+      if (TakeOnHost(&locks, request)) {
+        Apply(&locks, request, false);
+      } else {
+        Enqueue(file, &locks, request, wait, std::move(done));  // Wake has it tried again
+        error = EINPROGRESS;
+      }
     } else if (WouldDeadlock(locks, request)) {
       error = EDEADLK;
     } else {
@@ -244,6 +335,7 @@ void LockManager::Unlock(const FileId& file, const Request& range) {
     auto it = files_.find(file);
     if (it == files_.end()) return;
     Apply(&it->second, range, true);
+    RefreshHost(&it->second, range);
     Wake(file, &finished);
     DropIfEmpty(file);
   }
@@ -251,13 +343,27 @@ void LockManager::Unlock(const FileId& file, const Request& range) {
 }
 
 std::optional<LockManager::Request> LockManager::Test(const FileId& file,
-                                                      const Request& request) {
+                                                      const Request& request, int fd) {
   std::lock_guard lock(mutex_);
   auto it = files_.find(file);
-  if (it == files_.end()) return std::nullopt;
-  const Request* conflict = FindConflict(it->second, request);
-  if (conflict == nullptr) return std::nullopt;
-  return *conflict;
+  if (it != files_.end()) {
+    const Request* conflict = FindConflict(it->second, request);
+    if (conflict != nullptr) return *conflict;
+  }
+  if (request.kind != Kind::kPosix) return std::nullopt;
+  HostLocks::Conflict on_host;
+  const bool known = it != files_.end() && it->second.host;
+  if (known ? !it->second.host->FindConflict(request.start, request.end, request.exclusive,
+                                             &on_host)
+            : !HostLocks(fd).FindConflict(request.start, request.end, request.exclusive,
+                                          &on_host)) {
+    return std::nullopt;
+  }
+  Request conflict;
+  conflict.exclusive = on_host.exclusive;
+  conflict.start = on_host.start;
+  conflict.end = on_host.end;
+  return conflict;
 }
 
 void LockManager::DropWaiting(uint64_t session) {
@@ -278,8 +384,18 @@ void LockManager::EndSession(uint64_t session) {
       const size_t held = std::erase_if(
           file.held, [&](const Request& r) { return r.owner.session == session; });
       if (DropWaitingIn(&file, session) || held > 0) touched.push_back(id);
+      if (held == 0 || file.held.empty()) continue;
+      Request all;
+      RefreshHost(&file, all);
+      all.kind = Kind::kFlock;
+      RefreshHost(&file, all);
     }
     for (const FileId& id : touched) {
+      auto& file = files_[id];
+      if (file.held.empty() && file.host) {  // all of it, of either kind
+        file.host->SetRange(0, UINT64_MAX, HostLocks::Strength::kNone);
+        file.host->SetWhole(HostLocks::Strength::kNone);
+      }
       Wake(id, &finished);
       DropIfEmpty(id);
     }

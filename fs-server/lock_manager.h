@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_FS_SERVER_LOCK_MANAGER_H_
 #define TRIPWIRE_FS_SERVER_LOCK_MANAGER_H_
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -14,6 +15,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "fs-server/handle.h"
+#include "fs-server/host_locks.h"
 
 namespace tripwire::fs {
 
@@ -23,9 +25,13 @@ namespace tripwire::fs {
 // runs when it is granted or refused, in whichever thread made that so, without locks
 // held. Who waits is served in order of arrival, as far as ranges conflict.
 //
+// What clients hold is held against the processes of this host, too (HostLocks), where
+// the caller names a descriptor of the file. What those hold is in clients' way; as nobody
+// tells when they let go, who waits for them is tried again after a pause.
+//
 // Invariants: (1) of one kind and file, two locks of different owners overlap only
 // when both are shared; (2) unless held back, a waiting request conflicts with some
-// held lock; (3) a waiting request either has its continuation run, once, or was
+// held lock, or when last tried did with one of this host; (3) a waiting request either has its continuation run, once, or was
 // dropped: by Cancel, or with its session. Thread-safe.
 class LockManager {
  public:
@@ -45,13 +51,22 @@ class LockManager {
   };
   using Done = std::function<void(int error)>;
 
-  // 0 or EAGAIN.
-  int Try(const FileId& file, const Request& request);
+  // How long who waits for a process of this host is left alone: the first pause, doubled
+  // up to the longest.
+  static constexpr std::chrono::milliseconds kFirstPause{10};
+  static constexpr std::chrono::milliseconds kLongestPause{500};
+  // `later` has RetryHost called after so long. It must not block.
+  void SetRetry(std::function<void(std::chrono::milliseconds)> later);
+  void RetryHost();
+
+  // 0 or EAGAIN. `fd`: of the file, of any kind; the thread may end up acting as the server
+  // itself.
+  int Try(const FileId& file, const Request& request, int fd = -1);
 
   // 0, EDEADLK, EINTR (it was cancelled before it came), or EINPROGRESS: then `done` gets 0 or EDEADLK later (it may have run by
   // the time this returns), unless the request is dropped. `wait` names it within its
   // owner's session; an earlier one of that name is dropped.
-  int Wait(const FileId& file, const Request& request, uint64_t wait, Done done);
+  int Wait(const FileId& file, const Request& request, uint64_t wait, Done done, int fd = -1);
   // Drops a waiting request; false when it does not wait (any more). Should it come only
   // now, overtaken by its cancellation, it is refused.
   bool Cancel(uint64_t session, uint64_t wait);
@@ -63,8 +78,8 @@ class LockManager {
 
   void Unlock(const FileId& file, const Request& range);
 
-  // The first lock that `request` conflicts with.
-  std::optional<Request> Test(const FileId& file, const Request& request);
+  // The first lock that `request` conflicts with; of owner {0, 0} if it is this host's.
+  std::optional<Request> Test(const FileId& file, const Request& request, int fd = -1);
 
   // Drops a session's waiting requests: it will ask again.
   void DropWaiting(uint64_t session);
@@ -87,6 +102,8 @@ class LockManager {
   struct File {
     std::vector<Request> held;
     Waiters waiting;
+    std::optional<HostLocks> host;  // once somebody wanted a lock
+    bool host_busy = false;         // somebody waits for a process of this host
   };
   struct Place {  // of a waiting request
     FileId file;
@@ -100,6 +117,10 @@ class LockManager {
   const Request* FindConflict(const File& file, const Request& request) const;
   bool WouldDeadlock(const File& file, const Request& request) const;
   static void Apply(File* file, const Request& request, bool unlock);
+  static void OpenHost(File* file, int fd);
+  static bool TakeOnHost(File* file, const Request& request);
+  static void RefreshHost(File* file, const Request& range);
+  void RetryLater();
   void Enqueue(const FileId& id, File* file, const Request& request, uint64_t wait, Done done);
   Waiters::iterator Dequeue(File* file, Waiters::iterator at);
   bool DropOne(const WaitKey& key);
@@ -119,6 +140,9 @@ class LockManager {
   // The last that were cancelled without being there, oldest first.
   static constexpr size_t kCancelledKept = 1024;
   std::deque<WaitKey> cancelled_;
+  std::function<void(std::chrono::milliseconds)> later_;
+  std::chrono::milliseconds pause_ = kFirstPause;
+  bool retry_due_ = false;
   bool held_back_ = false;
   bool stopped_ = false;
 };

@@ -26,6 +26,8 @@ bool ToRequest(const OpContext& ctx, const pb::Lock& op, LockManager::Request* o
   return true;
 }
 
+int FdOf(const Inode& inode) { return inode.open || inode.path ? inode.fd() : -1; }
+
 // Answers a call that left its worker.
 void AnswerLater(FileServer& server, std::shared_ptr<rpc::Call> call, uint64_t session,
                  int error) {
@@ -36,27 +38,29 @@ void AnswerLater(FileServer& server, std::shared_ptr<rpc::Call> call, uint64_t s
   server.Answer(std::move(call), message, {}, 0, true, session, {});
 }
 
-void Try(FileServer& server, std::shared_ptr<rpc::Call> call, const FileId& id,
+void Try(FileServer& server, std::shared_ptr<rpc::Call> call, const Inode& inode,
          const LockManager::Request& request) {
-  const int error = server.stopping() ? EAGAIN : server.locks().Try(id, request);
+  const int error =
+      server.stopping() ? EAGAIN : server.locks().Try(inode.id, request, FdOf(inode));
   AnswerLater(server, std::move(call), request.owner.session, error);
 }
 
 // Neither the call nor a thread waits: the client hears of the grant by a notice.
-int Wait(OpContext& ctx, const FileId& id, const LockManager::Request& request) {
+int Wait(OpContext& ctx, const Inode& inode, const LockManager::Request& request) {
   const uint64_t session = ctx.session.id;
   const uint64_t wait = ctx.request.lock().wait();
   if (wait == 0) return EINVAL;
   return ctx.server.locks().Wait(
-      id, request, wait,
+      inode.id, request, wait,
       [&server = ctx.server, session, wait, epoch = ctx.session.lock_epoch](int error) {
         server.TellGrant(session, wait, epoch, error);
-      });
+      },
+      FdOf(inode));
 }
 
-int Test(OpContext& ctx, const FileId& id, const LockManager::Request& request) {
+int Test(OpContext& ctx, const Inode& inode, const LockManager::Request& request) {
   auto* result = ctx.reply.mutable_lock();
-  const auto conflict = ctx.server.locks().Test(id, request);
+  const auto conflict = ctx.server.locks().Test(inode.id, request, FdOf(inode));
   if (!conflict) return 0;
   result->set_type(conflict->exclusive ? pb::LOCK_TYPE_WRITE : pb::LOCK_TYPE_READ);
   result->set_start(conflict->start);
@@ -81,16 +85,21 @@ int Lock(OpContext& ctx) {
     return 0;
   }
   if (op.type() != pb::LOCK_TYPE_READ && op.type() != pb::LOCK_TYPE_WRITE) return EINVAL;
-  if (op.action() == pb::LOCK_ACTION_TEST) return Test(ctx, *id, request);
+  Inode inode;
+  // A lock on what cannot be reached (an opened file, while the server restarts) is a
+  // lock among clients.
+  if (ctx.Find(op.object(), &inode) != 0) inode = {*id, nullptr, nullptr};
+  ctx.reply.Clear();
+  if (op.action() == pb::LOCK_ACTION_TEST) return Test(ctx, inode, request);
   if (op.action() != pb::LOCK_ACTION_TRY && op.action() != pb::LOCK_ACTION_WAIT) return EINVAL;
   if (ctx.session.journal) ctx.session.journal->SetHoldsLocks(true);
-  if (op.action() == pb::LOCK_ACTION_WAIT) return Wait(ctx, *id, request);
+  if (op.action() == pb::LOCK_ACTION_WAIT) return Wait(ctx, inode, request);
   FileServer& server = ctx.server;
   if (op.reclaim()) {
-    Try(server, std::move(ctx.call), *id, request);
+    Try(server, std::move(ctx.call), inode, request);
   } else {
-    server.AfterGrace([&server, call = std::move(ctx.call), id = *id, request] {
-      Try(server, call, id, request);
+    server.AfterGrace([&server, call = std::move(ctx.call), inode, request] {
+      Try(server, call, inode, request);
     });
   }
   return kParked;

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <fcntl.h>
+#include <sys/file.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <future>
 #include <string>
 
 #include "fs-server/lock_manager.h"
+#include "nic/base/fd.h"
 #include "tests/unit/fs-server/fixture.h"
 
 namespace tripwire::fs {
@@ -369,6 +373,86 @@ TEST_F(LocksTest, GraceEndsForClientsThatNeverComeBack) {
   Kill();
   Start();  // `a` comes back but reclaims nothing
   EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+}
+
+// A process of the server's own host (to the kernel, each open file is another).
+class Neighbour {
+ public:
+  explicit Neighbour(const std::string& path) : fd_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {}
+  bool Lock(short type, off_t start = 0, off_t length = 0) {
+    struct flock range = {};
+    range.l_type = type;
+    range.l_start = start;
+    range.l_len = length;
+    return fcntl(fd_.get(), F_OFD_SETLK, &range) == 0;
+  }
+  bool Flock(int operation) { return flock(fd_.get(), operation | LOCK_NB) == 0; }
+
+ private:
+  UniqueFd fd_;
+};
+
+TEST_F(LocksTest, ProcessesOfTheServersHostSeeClientsLocks) {
+  Neighbour neighbour(dir / "f");
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1, 10, 10), 0);
+  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_READ, pb::LOCK_ACTION_TRY, 1, 30, 10), 0);
+  ASSERT_EQ(Lock(*b, pb::LOCK_TYPE_READ, pb::LOCK_ACTION_TRY, 1, 35, 10), 0);
+  EXPECT_FALSE(neighbour.Lock(F_RDLCK, 15, 1));
+  EXPECT_TRUE(neighbour.Lock(F_RDLCK, 30, 15));
+  EXPECT_TRUE(neighbour.Lock(F_UNLCK));
+  EXPECT_FALSE(neighbour.Lock(F_WRLCK, 44, 1));
+  EXPECT_TRUE(neighbour.Lock(F_WRLCK, 45, 5));
+  EXPECT_TRUE(neighbour.Lock(F_UNLCK));
+  // What one client lets go of another still holds.
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, 1, 30, 0), 0);
+  EXPECT_TRUE(neighbour.Lock(F_WRLCK, 30, 5));
+  EXPECT_FALSE(neighbour.Lock(F_WRLCK, 35, 1));
+  EXPECT_TRUE(neighbour.Lock(F_UNLCK));
+  a->Disconnect();
+  EXPECT_TRUE(Eventually([&] { return neighbour.Lock(F_WRLCK, 0, 20); }));
+  EXPECT_FALSE(neighbour.Lock(F_WRLCK));
+  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_TRUE(neighbour.Lock(F_WRLCK));
+}
+
+TEST_F(LocksTest, ClientsSeeTheLocksOfTheServersHost) {
+  Neighbour neighbour(dir / "f");
+  ASSERT_TRUE(neighbour.Lock(F_WRLCK, 10, 10));
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_READ, pb::LOCK_ACTION_TRY, 1, 0, 11), EAGAIN);
+  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1, 0, 10), 0);
+  auto test = b->Do(b->LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_READ,
+                                pb::LOCK_ACTION_TEST, 1, 15, 1));
+  EXPECT_EQ(test.reply.lock().type(), pb::LOCK_TYPE_WRITE);
+  EXPECT_EQ(test.reply.lock().start(), 10u);
+  EXPECT_EQ(test.reply.lock().length(), 10u);
+  // Who waits is granted it some time after it is free.
+  ASSERT_EQ(Wait(*b, 1, 1, 15, 1), EINPROGRESS);
+  ASSERT_EQ(Wait(*b, 2, 2, 16, 1), EINPROGRESS);
+  EXPECT_EQ(CancelWait(*b, 2), 0);
+  ASSERT_TRUE(neighbour.Lock(F_UNLCK));
+  EXPECT_TRUE(Eventually([&] { return Grants(*b).size() == 1; }));
+  EXPECT_FALSE(neighbour.Lock(F_RDLCK, 15, 1));
+  EXPECT_TRUE(neighbour.Lock(F_RDLCK, 16, 1));
+}
+
+TEST_F(LocksTest, FlockMeetsTheServersHostToo) {
+  Neighbour neighbour(dir / "f");
+  const auto ask = [&](Peer& peer, pb::LockType type) {
+    return peer.Do(peer.LockCall(f, pb::LOCK_KIND_FLOCK, type, pb::LOCK_ACTION_TRY, 1)).error();
+  };
+  ASSERT_EQ(ask(*a, pb::LOCK_TYPE_READ), 0);
+  ASSERT_EQ(ask(*b, pb::LOCK_TYPE_READ), 0);
+  EXPECT_FALSE(neighbour.Flock(LOCK_EX));
+  EXPECT_TRUE(neighbour.Flock(LOCK_SH));
+  EXPECT_EQ(ask(*a, pb::LOCK_TYPE_UNLOCK), 0);
+  EXPECT_EQ(ask(*b, pb::LOCK_TYPE_WRITE), EAGAIN);  // and has given up the old one
+  EXPECT_TRUE(neighbour.Flock(LOCK_EX));
+  EXPECT_EQ(ask(*a, pb::LOCK_TYPE_READ), EAGAIN);
+  EXPECT_TRUE(neighbour.Flock(LOCK_UN));
+  EXPECT_EQ(ask(*a, pb::LOCK_TYPE_WRITE), 0);
+  EXPECT_FALSE(neighbour.Flock(LOCK_SH));
+  EXPECT_EQ(ask(*a, pb::LOCK_TYPE_UNLOCK), 0);
+  EXPECT_TRUE(neighbour.Flock(LOCK_EX));
 }
 
 }  // namespace
