@@ -19,7 +19,7 @@ class UnnamedTest : public FsTest, public ::testing::WithParamInterface<std::pai
  protected:
   void SetUp() override {
     config.kernel_handles = GetParam().first;
-    if (GetParam().second) config.state_dir = "/dev/shm" + state.path();
+    if (GetParam().second) config.state_dir = "/dev/shm" + state.path().substr(state.path().rfind('/'));
     Start();
     a = Connect();
     a->on_recovered = [this](Peer& peer, const pb::GreetingReply&) {
