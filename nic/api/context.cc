@@ -55,82 +55,6 @@ bool InRange(uint64_t size, uint64_t offset, uint64_t length) {
 
 }  // namespace
 
-// ------------------------------------------------------------------ Aperture
-
-Aperture::Aperture(Aperture&& other) noexcept { *this = std::move(other); }
-
-Aperture& Aperture::operator=(Aperture&& other) noexcept {
-  if (this != &other) {
-    Revoke();
-    context_ = std::exchange(other.context_, nullptr);
-    memory_ = std::exchange(other.memory_, {});
-    name_ = other.name_;
-  }
-  return *this;
-}
-
-void Aperture::Revoke() {
-  if (context_ == nullptr) return;
-  Context* context = std::exchange(context_, nullptr);
-  auto lock = context->impl_.Lock();
-  context->impl_.engine().Revoke(context->id_, name_);
-}
-
-// ------------------------------------------------------------------ Tripwire
-
-Tripwire::Tripwire(Tripwire&& other) noexcept { *this = std::move(other); }
-
-Tripwire& Tripwire::operator=(Tripwire&& other) noexcept {
-  if (this != &other) {
-    Remove();
-    context_ = std::exchange(other.context_, nullptr);
-    id_ = other.id_;
-  }
-  return *this;
-}
-
-void Tripwire::Remove() {
-  if (context_ == nullptr) return;
-  Context* context = std::exchange(context_, nullptr);
-  auto lock = context->impl_.Lock();
-  context->impl_.engine().Unwatch(id_);
-}
-
-void Tripwire::Arm() {
-  auto lock = context_->impl_.Lock();
-  context_->impl_.engine().Arm(id_);
-}
-
-bool Tripwire::Arm(uint64_t expected) {
-  auto lock = context_->impl_.Lock();
-  return context_->impl_.engine().ArmIfEqual(id_, expected);
-}
-
-bool Tripwire::Disarm() {
-  auto lock = context_->impl_.Lock();
-  return context_->impl_.engine().Disarm(id_);
-}
-
-uint64_t Tripwire::count() const {
-  auto lock = context_->impl_.Lock();
-  return context_->impl_.engine().tripwire(id_).count;
-}
-
-uint64_t Tripwire::Wait(uint64_t seen, uint64_t deadline_ns) {
-  Engine& engine = context_->impl_.engine();
-  uint64_t count = 0;
-  context_->nic_.WaitUntil(
-      [&] {
-        const TripwireEntry& entry = engine.tripwire(id_);
-        count = entry.count;
-        return entry.count > seen || entry.link_lost;
-      },
-      deadline_ns);
-  return count;
-}
-
-// ------------------------------------------------------------------- Context
-
 Context::Context(Nic& nic, uint32_t id)
     : nic_(nic), impl_(nic.impl()), id_(id) {}
 
@@ -315,22 +239,27 @@ bool Context::IsUp(LinkId id) {
          link->state == LinkState::kOpen;
 }
 
+absl::Status Context::Issue(LinkId link, Completion* completion,
+                            absl::FunctionRef<bool(Engine&)> operation) {
+  auto lock = impl_.Lock();
+  if (!Owns(link)) return Down();
+  if (completion != nullptr) {
+    completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
+  }
+  if (!operation(impl_.engine())) return Down();
+  impl_.driver().NoteWork();
+  return absl::OkStatus();
+}
+
 absl::Status Context::Write(const RemoteAperture& to, uint64_t offset,
                             std::span<const uint8_t> data,
                             Completion* completion) {
   if (!InRange(to.name.length_bytes, offset, data.size())) {
     return absl::OutOfRangeError("write beyond the peer's aperture");
   }
-  auto lock = impl_.Lock();
-  if (!Owns(to.link)) return Down();
-  if (completion != nullptr) {
-    completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
-  }
-  if (!impl_.engine().Write(to.link, to.name, offset, data, completion)) {
-    return Down();
-  }
-  impl_.driver().NoteWork();
-  return absl::OkStatus();
+  return Issue(to.link, completion, [&](Engine& engine) {
+    return engine.Write(to.link, to.name, offset, data, completion);
+  });
 }
 
 absl::Status Context::Read(const RemoteAperture& from, uint64_t offset,
@@ -338,27 +267,15 @@ absl::Status Context::Read(const RemoteAperture& from, uint64_t offset,
   if (!InRange(from.name.length_bytes, offset, into.size())) {
     return absl::OutOfRangeError("read beyond the peer's aperture");
   }
-  auto lock = impl_.Lock();
-  if (!Owns(from.link)) return Down();
-  if (completion != nullptr) {
-    completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
-  }
-  if (!impl_.engine().Read(from.link, from.name, offset, into, completion)) {
-    return Down();
-  }
-  impl_.driver().NoteWork();
-  return absl::OkStatus();
+  return Issue(from.link, completion, [&](Engine& engine) {
+    return engine.Read(from.link, from.name, offset, into, completion);
+  });
 }
 
 absl::Status Context::Flush(LinkId link, Completion* completion) {
-  auto lock = impl_.Lock();
-  if (!Owns(link)) return Down();
-  if (completion != nullptr) {
-    completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
-  }
-  if (!impl_.engine().Flush(link, completion)) return Down();
-  impl_.driver().NoteWork();
-  return absl::OkStatus();
+  return Issue(link, completion, [&](Engine& engine) {
+    return engine.Flush(link, completion);
+  });
 }
 
 absl::Status Context::SendMessage(LinkId link,
@@ -366,10 +283,9 @@ absl::Status Context::SendMessage(LinkId link,
   if (message.size() > kMaxMessageBytes) {
     return absl::InvalidArgumentError("a message has at most 1 MiB");
   }
-  auto lock = impl_.Lock();
-  if (!Owns(link) || !impl_.engine().SendMessage(link, message)) return Down();
-  impl_.driver().NoteWork();
-  return absl::OkStatus();
+  return Issue(link, nullptr, [&](Engine& engine) {
+    return engine.SendMessage(link, message);
+  });
 }
 
 std::optional<std::vector<uint8_t>> Context::TakeMessage(LinkId link) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "nic/api/nic.h"
@@ -20,6 +21,7 @@
 namespace tripwire {
 
 class Context;
+class Engine;
 
 // A local aperture: memory of this process that peers may reach. Destroying it
 // revokes it: once the destructor (or Revoke) returns, no frame, however late,
@@ -211,6 +213,9 @@ class Context {
   Context(Nic& nic, uint32_t id);
   size_t TakeEvents(std::span<Event> events);
   bool Owns(LinkId link) const;  // REQUIRES: the NIC's lock
+  // Starts an operation on a link of ours; it says whether the link is open.
+  absl::Status Issue(LinkId link, Completion* completion,
+                     absl::FunctionRef<bool(Engine&)> operation);
   Nic& nic_;
   Nic::Impl& impl_;
   const uint32_t id_;
