@@ -41,7 +41,7 @@ struct Options {
   uint32_t workers = 4;
   // Two wake-ups across processors, for such a spin wins even when it is in vain
   // every second time.
-  uint32_t spin_us = 200;
+  uint32_t spin_us = 1000;
   bool watch = false;
   std::string log_level = "info";
 };

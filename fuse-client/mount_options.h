@@ -31,7 +31,7 @@ struct MountOptions {
   uint32_t max_read = 1u << 20;
   // How long a waiting thread may spin before it sleeps. Two wake-ups across
   // processors, for such a spin wins even when it is in vain every second time.
-  uint32_t spin_us = 200;
+  uint32_t spin_us = 1000;
 
  private:
   friend class OptionReader;
