@@ -182,15 +182,20 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
   ++driving_;
   const bool takes_watch = watch == PortWatch::kTake || !has_service();
   bool done = false;
-  if (takes_watch) {
-    done = Spin(lock, ready, clock_.NowNs(), deadline_ns);
-    if (max_spin_ns_ > 0) {
-      spin_success_ = 0.9 * spin_success_ + (done ? 0.1 : 0.0);
-    }
-  }
-  if (!done) {
+  if (!takes_watch) {
     done = Block(lock, ready, deadline_ns, takes_watch);
-    if (takes_watch) last_drive_ns_ = clock_.NowNs();
+  } else {
+    const uint64_t start_ns = clock_.NowNs();
+    done = Spin(lock, ready, start_ns, deadline_ns);
+    // Whether spinning to the limit would have met it: a budget that only asked
+    // whether it was enough itself would never grow again.
+    bool spin_pays = done;
+    if (!done) {
+      done = Block(lock, ready, deadline_ns, takes_watch);
+      last_drive_ns_ = clock_.NowNs();
+      spin_pays = done && last_drive_ns_ - start_ns <= max_spin_ns_;
+    }
+    spin_success_ = 0.9 * spin_success_ + (spin_pays ? 0.1 : 0.0);
   }
   --driving_;
   HandOver();

@@ -2,7 +2,8 @@
 // tw-fs-bench: the same file work in several directories, each compared with the
 // first (the floor: a local FUSE pass-through, see fs_bench.sh). Every figure is
 // the best of the repetitions, taken in turn over the directories so that a noisy
-// machine disturbs all alike.
+// machine disturbs all alike. With --count it also says what each operation in the
+// last directory cost the programs that serve it: calls, sleeps, doorbells.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -20,6 +21,8 @@
 #include <string>
 #include <vector>
 
+#include "nic/api/stats/stats.h"
+
 namespace {
 
 struct Settings {
@@ -27,6 +30,7 @@ struct Settings {
   uint64_t file_mib = 256;
   int files = 2000;
   int repeats = 3;
+  std::string count;
 };
 
 [[noreturn]] void Die(const std::string& what) {
@@ -53,18 +57,22 @@ void Forget(int fd) { posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
 struct Workload {
   const char* name;
   const char* unit;
+  double operations;  // in one run
   // Does the work in a directory; returns units of work per second.
   std::function<double(const std::string&)> run;
 };
 
 std::vector<Workload> Workloads(const Settings& s) {
+  constexpr int kReads = 4000;
+  constexpr int kWrites = 4000;
+  const auto files = static_cast<double>(s.files);
   const uint64_t bytes = s.file_mib << 20;
   const auto file = [](const std::string& dir) { return dir + "/bench.data"; };
   const auto name = [](const std::string& dir, int i) {
     return dir + "/bench.d/f" + std::to_string(i);
   };
   return {
-      {"sequential write, 1 MiB", "MiB/s",
+      {"sequential write, 1 MiB", "MiB/s", static_cast<double>(s.file_mib),
        [=](const std::string& dir) {
          std::vector<char> block(1 << 20, 'w');
          return s.file_mib / Seconds([&] {
@@ -78,7 +86,7 @@ std::vector<Workload> Workloads(const Settings& s) {
                   if (close(fd) != 0) Die("close");
                 });
        }},
-      {"sequential read, 1 MiB", "MiB/s",
+      {"sequential read, 1 MiB", "MiB/s", static_cast<double>(s.file_mib),
        [=](const std::string& dir) {
          std::vector<char> block(1 << 20);
          const int fd = OpenOrDie(file(dir), O_RDONLY);
@@ -92,9 +100,8 @@ std::vector<Workload> Workloads(const Settings& s) {
          close(fd);
          return s.file_mib / took;
        }},
-      {"random read, 4 KiB", "op/s",
+      {"random read, 4 KiB", "op/s", kReads,
        [=](const std::string& dir) {
-         constexpr int kReads = 4000;
          std::mt19937_64 random(1);
          char block[4096];
          const int fd = OpenOrDie(file(dir), O_RDONLY);
@@ -109,9 +116,8 @@ std::vector<Workload> Workloads(const Settings& s) {
          close(fd);
          return kReads / took;
        }},
-      {"random write, 4 KiB", "op/s",
+      {"random write, 4 KiB", "op/s", kWrites,
        [=](const std::string& dir) {
-         constexpr int kWrites = 4000;
          std::mt19937_64 random(2);
          char block[4096] = {};
          const int fd = OpenOrDie(file(dir), O_WRONLY);
@@ -124,7 +130,7 @@ std::vector<Workload> Workloads(const Settings& s) {
          close(fd);
          return kWrites / took;
        }},
-      {"create, write 1 KiB, close", "file/s",
+      {"create, write 1 KiB, close", "file/s", files,
        [=](const std::string& dir) {
          if (mkdir((dir + "/bench.d").c_str(), 0755) != 0) Die("mkdir");
          char data[1024] = {};
@@ -136,7 +142,7 @@ std::vector<Workload> Workloads(const Settings& s) {
                   }
                 });
        }},
-      {"list and stat all", "file/s",
+      {"list and stat all", "file/s", files,
        [=](const std::string& dir) {
          return s.files / Seconds([&] {
                   DIR* listing = opendir((dir + "/bench.d").c_str());
@@ -154,7 +160,7 @@ std::vector<Workload> Workloads(const Settings& s) {
                   if (seen != s.files + 2) Die("readdir lost entries");
                 });
        }},
-      {"stat of fresh names (ENOENT)", "op/s",
+      {"stat of fresh names (ENOENT)", "op/s", files,
        [=](const std::string& dir) {
          static int round = 0;
          ++round;
@@ -167,7 +173,7 @@ std::vector<Workload> Workloads(const Settings& s) {
                   }
                 });
        }},
-      {"rename", "op/s",
+      {"rename", "op/s", files,
        [=](const std::string& dir) {
          return s.files / Seconds([&] {
                   for (int i = 0; i < s.files; ++i) {
@@ -176,7 +182,7 @@ std::vector<Workload> Workloads(const Settings& s) {
                   }
                 });
        }},
-      {"unlink", "op/s",
+      {"unlink", "op/s", files,
        [=](const std::string& dir) {
          const double rate = s.files / Seconds([&] {
                   for (int i = 0; i < s.files; ++i) {
@@ -187,6 +193,30 @@ std::vector<Workload> Workloads(const Settings& s) {
          return rate;
        }},
   };
+}
+
+// What the programs that serve a directory have done so far.
+struct Costs {
+  double calls = 0, server_sleeps = 0, mount_sleeps = 0, doorbells = 0;
+
+  Costs operator-(const Costs& o) const {
+    return {calls - o.calls, server_sleeps - o.server_sleeps,
+            mount_sleeps - o.mount_sleeps, doorbells - o.doorbells};
+  }
+};
+
+Costs CostsOf(const std::string& served) {
+  namespace stats = tripwire::stats;
+  Costs costs;
+  for (const auto& program : stats::Collect(stats::DefaultDirectories())) {
+    if (program.detail.find(served) == std::string::npos) continue;
+    const bool is_server = program.program == "tw-fsd";
+    costs.calls += static_cast<double>(program.Value("files", "calls"));
+    (is_server ? costs.server_sleeps : costs.mount_sleeps) +=
+        static_cast<double>(program.Value("nic", "sleeps"));
+    costs.doorbells += static_cast<double>(program.Value("nic", "doorbells_rung"));
+  }
+  return costs;
 }
 
 }  // namespace
@@ -200,16 +230,24 @@ int main(int argc, char** argv) {
   app.add_option("--mib", settings.file_mib, "Size of the large file, MiB");
   app.add_option("--files", settings.files, "How many small files");
   app.add_option("--repeats", settings.repeats, "Repetitions; the best counts");
+  app.add_option("--count", settings.count,
+                 "Also count what an operation in the last directory costs the programs "
+                 "whose details (tw stat) have this text in them");
   CLI11_PARSE(app, argc, argv);
 
   const auto workloads = Workloads(settings);
   std::vector<std::vector<double>> best(
       workloads.size(), std::vector<double>(settings.directories.size()));
+  std::vector<Costs> costs(workloads.size());  // of the last repetition
   for (int repeat = 0; repeat < settings.repeats; ++repeat) {
     for (size_t d = 0; d < settings.directories.size(); ++d) {
       for (size_t w = 0; w < workloads.size(); ++w) {
+        const bool counts =
+            !settings.count.empty() && d + 1 == settings.directories.size();
+        const Costs before = counts ? CostsOf(settings.count) : Costs{};
         best[w][d] =
             std::max(best[w][d], workloads[w].run(settings.directories[d]));
+        if (counts) costs[w] = CostsOf(settings.count) - before;
       }
     }
   }
@@ -222,6 +260,16 @@ int main(int argc, char** argv) {
       std::printf(" %10.0f (%5.2f)", best[w][d], best[w][d] / best[w][0]);
     }
     std::printf("\n");
+  }
+  if (!settings.count.empty()) {
+    std::printf("\nEach operation   %34s %14s %14s %10s\n", "calls", "server sleeps",
+                "mount sleeps", "doorbells");
+    for (size_t w = 0; w < workloads.size(); ++w) {
+      const double n = workloads[w].operations;
+      std::printf("%-40s %10.2f %14.3f %14.3f %10.3f\n", workloads[w].name,
+                  costs[w].calls / n, costs[w].server_sleeps / n,
+                  costs[w].mount_sleeps / n, costs[w].doorbells / n);
+    }
   }
   for (const auto& dir : settings.directories) unlink((dir + "/bench.data").c_str());
 }

@@ -32,4 +32,4 @@ port=memif:$work/nic.sock
 for _ in $(seq 100); do [ -S "$work/nic.sock" ] && break; sleep 0.05; done
 "$bin/tw-mount" :bench "$work/remote" --port "$port"
 for _ in $(seq 100); do mountpoint -q "$work/local" && break; sleep 0.05; done
-"$bin/tw-fs-bench" "$work/local" "$work/remote" "$@"
+"$bin/tw-fs-bench" "$work/local" "$work/remote" --count "$work/remote" "$@"
