@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fuse-client/file_system.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -8,6 +10,15 @@
 #include "spdlog/spdlog.h"
 
 namespace tripwire::fuse {
+
+size_t FsOptions::DefaultUnstableBytes() {
+  constexpr size_t kLeast = size_t{256} << 20;
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page_bytes = sysconf(_SC_PAGESIZE);
+  if (pages <= 0 || page_bytes <= 0) return kLeast;
+  return std::max(kLeast, static_cast<size_t>(pages) / 16 *
+                              static_cast<size_t>(page_bytes));
+}
 
 FileSystem::FileSystem(FsOptions options)
     : options_(std::move(options)),

@@ -46,7 +46,10 @@ struct FsOptions {
   std::optional<double> dir_timeout_s;
   uint32_t max_read = 1u << 20;
   uint32_t max_write = 1u << 20;
-  size_t unstable_bytes = size_t{256} << 20;
+  // Of data the server may still lose: how much is kept at most, to send it again.
+  size_t unstable_bytes = DefaultUnstableBytes();
+
+  static size_t DefaultUnstableBytes();  // a sixteenth of this host's memory
 };
 
 // An open file. Belongs to the kernel from open to release.

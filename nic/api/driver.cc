@@ -29,6 +29,9 @@ constexpr uint32_t kClockTurns = 8;
 constexpr int kAsideTurns = 8;
 // The service thread stays awake this long after it had something to do.
 constexpr uint64_t kServiceLingerNs = 20 * kMicrosecond;
+// Who is woken by a frame, or sees some while it spins, looks so much longer for the
+// next: much data comes in many frames, and is not worth a sleep between them.
+constexpr uint64_t kLingerNs = 20 * kMicrosecond;
 
 void Signal(const UniqueFd& fd) {
   const uint64_t one = 1;
@@ -186,7 +189,7 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
     done = Block(lock, ready, deadline_ns, takes_watch);
   } else {
     const uint64_t start_ns = clock_.NowNs();
-    done = Spin(lock, ready, start_ns, deadline_ns);
+    done = Spin(lock, ready, start_ns, SpinBudgetNs(), deadline_ns);
     // Whether spinning to the limit would have met it: a budget that only asked
     // whether it was enough itself would never grow again.
     bool spin_pays = done;
@@ -204,15 +207,18 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
 
 bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
                   absl::FunctionRef<bool()> ready, uint64_t start_ns,
-                  uint64_t deadline_ns) {
+                  uint64_t budget_ns, uint64_t deadline_ns) {
   // Peers need not ring while somebody looks.
   if (armed_) Disarm();
-  const uint64_t end_ns = std::min(start_ns + SpinBudgetNs(), deadline_ns);
+  uint64_t end_ns = std::min(start_ns + budget_ns, deadline_ns);
   uint64_t now_ns = start_ns;
   for (uint32_t turn = 1;; ++turn) {
     const bool busy = PollOnce(now_ns);
     last_drive_ns_ = now_ns;
     if (ready()) return true;
+    if (busy && max_spin_ns_ > 0) {
+      end_ns = std::max(end_ns, std::min(now_ns + kLingerNs, deadline_ns));
+    }
     if (now_ns >= end_ns) return false;
     // Short waits are what spinning is for: they hold the lock until somebody
     // wants it. Longer ones let go every turn, lest this thread be preempted
@@ -286,8 +292,13 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
   sentinel_ = Sentinel::kNone;
   if (armed_) Disarm();
   Silence(sentinel_kick_);
-  if (rung) engine_.ServicePorts();
-  PollOnce(clock_.NowNs());
+  const uint64_t woken_ns = clock_.NowNs();
+  if (!rung || max_spin_ns_ == 0) {
+    PollOnce(woken_ns);
+    return;
+  }
+  engine_.ServicePorts();
+  (void)Spin(lock, ready, woken_ns, kLingerNs, deadline_ns);
 }
 
 void Driver::SleepAsFollower(std::unique_lock<AdaptiveMutex>& lock,

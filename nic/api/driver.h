@@ -72,7 +72,7 @@ class Driver {
   uint64_t SpinBudgetNs();
   bool Spin(std::unique_lock<AdaptiveMutex>& lock,
             absl::FunctionRef<bool()> ready, uint64_t start_ns,
-            uint64_t deadline_ns);
+            uint64_t budget_ns, uint64_t deadline_ns);
   void StepAside();
   bool Block(std::unique_lock<AdaptiveMutex>& lock,
              absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
