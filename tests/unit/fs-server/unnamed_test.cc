@@ -29,6 +29,8 @@ class UnnamedTest : public FsTest, public ::testing::WithParamInterface<std::pai
     };
   }
   void TearDown() override {
+    // What a client still has open outlives a server that ends before it.
+    for (const auto& [handle, id] : open) a->Close(handle, id);
     a.reset();
     Stop();
     EXPECT_FALSE(std::filesystem::exists(dir / UnnamedFiles::kDirectory));
