@@ -314,9 +314,9 @@ TEST(InteropTest, WeJoinDpdksMemif) {
   EXPECT_THAT(ReceiveSome(*theirs, 1), ElementsAre("hello"));
   SendText(*theirs, MacAddress::Broadcast(), "answer");
   EXPECT_THAT(ReceiveSome(*ours, 1), ElementsAre("answer"));
-  // DPDK's driver first: when its peer leaves, it unmaps the rings from a thread
-  // of its own, under the feet of whoever polls or closes it.
-  theirs.reset();
+  // Not closed: DPDK's driver does that while a thread of its own still serves the
+  // control socket, and now and then crashes. We leave first; nobody polls it then.
+  [[maybe_unused]] static Port* const kept = theirs.release();
 }
 
 }  // namespace
