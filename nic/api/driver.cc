@@ -292,13 +292,13 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
   sentinel_ = Sentinel::kNone;
   if (armed_) Disarm();
   Silence(sentinel_kick_);
+  if (rung) engine_.ServicePorts();
   const uint64_t woken_ns = clock_.NowNs();
-  if (!rung || max_spin_ns_ == 0) {
+  if (rung && max_spin_ns_ > 0) {
+    (void)Spin(lock, ready, woken_ns, kLingerNs, deadline_ns);
+  } else {
     PollOnce(woken_ns);
-    return;
   }
-  engine_.ServicePorts();
-  (void)Spin(lock, ready, woken_ns, kLingerNs, deadline_ns);
 }
 
 void Driver::SleepAsFollower(std::unique_lock<AdaptiveMutex>& lock,
