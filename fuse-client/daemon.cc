@@ -129,7 +129,8 @@ MountGuard MountGuard::Fork() {
   if (end != std::string::npos) {
     const std::string mountpoint = word.substr(0, end);
     const std::string device = word.substr(end + 1);
-    if (!device.empty() && DeviceOfMount(mountpoint) == device) {
+    const bool ended = device.find('\0') != std::string::npos;
+    if (!ended && !device.empty() && DeviceOfMount(mountpoint) == device) {
       DetachMount(mountpoint);
     }
   }
@@ -138,6 +139,10 @@ MountGuard MountGuard::Fork() {
 
 void MountGuard::Mounted(const std::string& mountpoint, const std::string& device) {
   if (pipe_) WriteAll(pipe_.get(), mountpoint + '\0' + device);
+}
+
+void MountGuard::Ended() {
+  if (pipe_) WriteAll(pipe_.get(), std::string(1, '\0'));
 }
 
 }  // namespace tripwire::fuse

@@ -36,6 +36,8 @@ class MountGuard {
   static MountGuard Fork();
   // From now on there is something to take away.
   void Mounted(const std::string& mountpoint, const std::string& device);
+  // The mount is gone; what is mounted there from now on is another's.
+  void Ended();
 
  private:
   MountGuard(UniqueFd pipe, pid_t owner) : pipe_(std::move(pipe)), owner_(owner) {}

@@ -109,6 +109,7 @@ int Serve(const MountOptions& options, const std::string& mountpoint,
   if (daemon) daemon->Ready();
   spdlog::info("{} is mounted on {}", options.source, mountpoint);
   runner.Run();
+  guard.Ended();
   return 0;
 }
 

@@ -243,10 +243,12 @@ void MountSession::Work() {
     const ssize_t n = buffer ? read(fd_, buffer.get(), buffer_size_) : -1;
     if (n < 0) {
       if (errno == EINTR || errno == EAGAIN || errno == ENOENT) continue;
-      if (errno != ENODEV) {
+      if (errno == ENODEV) {
+        gone_.store(true);
+      } else {
         spdlog::error("reading from the kernel failed: {}", std::strerror(errno));
       }
-      over_.store(true);  // ENODEV: unmounted
+      over_.store(true);
       break;
     }
     if (reading_.fetch_sub(1) == 1) StartThread();
@@ -290,7 +292,7 @@ void MountSession::Abandon() {
 }
 
 bool MountSession::TryUnmount() {
-  if (!mounted_) return true;
+  if (!mounted_ || gone_.load()) return true;
   if (geteuid() == 0) {
     if (umount2(options_.mountpoint.c_str(), UMOUNT_NOFOLLOW) == 0 ||
         errno == EINVAL) {  // EINVAL: it is not a mount point any more
@@ -308,7 +310,7 @@ bool MountSession::TryUnmount() {
 }
 
 void MountSession::Detach() {
-  if (!mounted_) return;
+  if (!mounted_ || gone_.load()) return;
   mounted_ = false;
   if (DeviceOfMount(options_.mountpoint) != device_) return;  // not ours any more
   DetachMount(options_.mountpoint);

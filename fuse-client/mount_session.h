@@ -85,6 +85,9 @@ class MountSession final : public KernelCache {
   size_t buffer_size_ = 0;
   std::atomic<bool> can_forget_all_names_{true};
   std::atomic<bool> over_{false};
+  // Somebody unmounted it. Another mount may be in its place by now, even one with
+  // the same device number.
+  std::atomic<bool> gone_{false};
   std::atomic<int> reading_{0};  // threads in or about to enter read(2)
 
   absl::Mutex mu_;
