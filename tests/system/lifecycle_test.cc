@@ -133,6 +133,15 @@ TEST(LifecycleTest, AForeignUserMountsAndServes) {
   // No --port: both find the one in the runtime directory.
   Process server({Program("tw-fsd"), "--export", "data=" + home + "/data"},
                  as_nobody);
+  const auto listens = [&] {
+    std::error_code none;
+    for (const auto& entry :
+         std::filesystem::directory_iterator(home + "/run/tripwire", none)) {
+      if (entry.is_socket()) return true;
+    }
+    return false;
+  };
+  ASSERT_TRUE(Eventually(30, listens)) << server.err();
   Process mount({Program("tw-mount"), ":data", home + "/point", "-f"},
                 as_nobody);
   ASSERT_TRUE(Eventually(30, [&] {
