@@ -39,8 +39,7 @@ struct Options {
   std::string state;
   uint32_t lease_ms = 1000;
   uint32_t workers = 4;
-  // Two wake-ups across processors, for such a spin wins even when it is in vain
-  // every second time.
+  // As long as a client takes to come with its next megabyte.
   uint32_t spin_us = 1000;
   bool watch = false;
   std::string log_level = "info";

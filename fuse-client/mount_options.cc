@@ -50,7 +50,7 @@ const char kUsage[] =
     "  direct_io          no page cache\n"
     "  max_read=N, max_write=N  bytes at a time, up to 1048576\n"
     "  spin=US            wait so many microseconds for an answer before sleeping\n"
-    "                     (default 200, less by itself while that is in vain; 0: never)\n"
+    "                     (default 1000, less by itself while that is in vain; 0: never)\n"
     "  port=PORT, node=NAME, log=FILE  as above, for /etc/fstab\n"
     "  and those of mount(8): suid, dev, noexec, noatime, _netdev, nofail, user, x-*, ...\n";
 

@@ -29,8 +29,8 @@ struct MountOptions {
   FsOptions fs;
   std::vector<std::string> kernel_options;  // for mount(2) or fusermount3
   uint32_t max_read = 1u << 20;
-  // How long a waiting thread may spin before it sleeps. Two wake-ups across
-  // processors, for such a spin wins even when it is in vain every second time.
+  // How long a waiting thread may spin before it sleeps: as long as a call with a
+  // megabyte of data takes.
   uint32_t spin_us = 1000;
 
  private:
