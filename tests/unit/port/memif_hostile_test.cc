@@ -16,14 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <filesystem>
-#include <functional>
-#include <map>
-#include <set>
-#include <thread>
-
 #include "nic/base/random.h"
-#include "nic/port/faulty_port.h"
 #include "nic/port/memif_port.h"
 #include "tests/unit/port/frames.h"
 #include "tests/unit/port/memif_fixture.h"
@@ -31,14 +24,8 @@
 namespace tripwire {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using testing::ReceiveTexts;
 using testing::SendText;
-using ::testing::SizeIs;
-using testing::TextOf;
-using ::testing::UnorderedElementsAre;
 
 // --- Hostile peers ----------------------------------------------------------
 

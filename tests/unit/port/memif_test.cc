@@ -18,8 +18,6 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <set>
-#include <thread>
 
 #include "nic/base/random.h"
 #include "nic/port/faulty_port.h"
