@@ -272,6 +272,37 @@ absl::Status Context::Read(const RemoteAperture& from, uint64_t offset,
   });
 }
 
+absl::Status Context::IssueAtomic(const RemoteAperture& to, uint64_t offset,
+                                  uint8_t operation, uint64_t operand,
+                                  uint64_t expected, uint64_t* result,
+                                  Completion* completion) {
+  if (!InRange(to.name.length_bytes, offset, sizeof(uint64_t))) {
+    return absl::OutOfRangeError("a word beyond the peer's aperture");
+  }
+  if (result != nullptr && completion == nullptr) {
+    return absl::InvalidArgumentError(
+        "a result without a Completion: nothing would tell when it is there");
+  }
+  return Issue(to.link, completion, [&](Engine& engine) {
+    return engine.Atomic(to.link, to.name, offset,
+                         static_cast<wire::AtomicOperation>(operation), operand,
+                         expected, result, completion);
+  });
+}
+
+absl::Status Context::FetchAdd(const RemoteAperture& to, uint64_t offset,
+                               uint64_t addend, uint64_t* result,
+                               Completion* completion) {
+  return IssueAtomic(to, offset, wire::kFetchAdd, addend, 0, result, completion);
+}
+
+absl::Status Context::CompareAndSwap(const RemoteAperture& to, uint64_t offset,
+                                     uint64_t expected, uint64_t desired,
+                                     uint64_t* result, Completion* completion) {
+  return IssueAtomic(to, offset, wire::kCompareAndSwap, desired, expected,
+                     result, completion);
+}
+
 absl::Status Context::Flush(LinkId link, Completion* completion) {
   return Issue(link, completion, [&](Engine& engine) {
     return engine.Flush(link, completion);

@@ -112,6 +112,8 @@ struct LinkInfo {
 //            Completion done           with kOk           and after on the link
 //   Read     Completion done           -                  sees every write before
 //                                                         it on the link
+//   atomics  Completion done           Completion done    all operations before
+//                                      with kOk           and after on the link
 //   Flush    -                         all before it are  -
 //   Message  returns                   in order with writes
 // Tripwires fire after the access is visible, see Tripwire.
@@ -166,6 +168,19 @@ class Context {
   // Reads into `into`, which is written until the Completion is done.
   absl::Status Read(const RemoteAperture& from, uint64_t offset,
                     std::span<uint8_t> into, Completion* completion);
+  // Adds `addend` to the 64-bit word at `offset` of the peer's aperture, or
+  // replaces it by `desired` if it holds `expected`; in one step also as the peer's
+  // own threads see it, when they use atomic operations. `*result`, if not null,
+  // gets what the word held before; it is written by the time the Completion is
+  // done. Without a Completion a refusal comes as a kOpFailed event, and `result`
+  // must be null. The word must be 8-byte aligned in the peer's memory
+  // (kMisaligned). Ends with kUnknownOperation when the peer's NIC has no atomics.
+  absl::Status FetchAdd(const RemoteAperture& to, uint64_t offset,
+                        uint64_t addend, uint64_t* result,
+                        Completion* completion);
+  absl::Status CompareAndSwap(const RemoteAperture& to, uint64_t offset,
+                              uint64_t expected, uint64_t desired,
+                              uint64_t* result, Completion* completion);
   // Done once everything issued before on the link is visible to the peer.
   absl::Status Flush(LinkId link, Completion* completion);
   // An out-of-band message of up to 1 MiB, delivered in order with the writes.
@@ -213,6 +228,10 @@ class Context {
   Context(Nic& nic, uint32_t id);
   size_t TakeEvents(std::span<Event> events);
   bool Owns(LinkId link) const;  // REQUIRES: the NIC's lock
+  absl::Status IssueAtomic(const RemoteAperture& to, uint64_t offset,
+                           uint8_t operation, uint64_t operand,
+                           uint64_t expected, uint64_t* result,
+                           Completion* completion);
   // Starts an operation on a link of ours; it says whether the link is open.
   absl::Status Issue(LinkId link, Completion* completion,
                      absl::FunctionRef<bool(Engine&)> operation);

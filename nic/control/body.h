@@ -13,10 +13,10 @@ namespace tripwire {
 
 // Limits of what frames outside links carry. A CONNECT with the longest of
 // everything fits a frame of usual Ethernet, 1514 bytes: two names, the private
-// data, and at most 25 bytes of protobuf around them.
+// data, and at most 31 bytes of protobuf around them.
 inline constexpr size_t kMaxNameBytes = 200;  // of nodes and services
 inline constexpr size_t kMaxPrivateBytes = 1024;
-static_assert(wire::kHeaderBytes + 2 * kMaxNameBytes + kMaxPrivateBytes + 25 +
+static_assert(wire::kHeaderBytes + 2 * kMaxNameBytes + kMaxPrivateBytes + 31 +
                   wire::kChecksumBytes <=
               1514);
 

@@ -90,6 +90,7 @@ void Connections::Choose(Link& link, Attempt& attempt) {
   connect.set_private_data(link.private_data.data(), link.private_data.size());
   connect.set_max_frame_bytes(port.max_frame_bytes);
   connect.set_checksum(WantsChecksum(port));
+  connect.set_features(engine_.options().features);
   attempt.connect = connect.SerializeAsString();
   attempt.chosen = true;
   attempt.interval_ns = kFirstRepeatNs;
@@ -193,6 +194,7 @@ bool Connections::OnConnect(size_t port, PathId path,
   link.max_frame_bytes =
       std::min(connect.max_frame_bytes(), info.max_frame_bytes);
   link.checksum = connect.checksum() || WantsChecksum(info);
+  link.peer_features = connect.features();
   answers_[name] = {link.id, {}};
   ++requests_waiting_;
   link.tell_request = true;
@@ -210,6 +212,7 @@ bool Connections::Accept(LinkId id, std::span<const uint8_t> private_data) {
   accept.set_private_data(private_data.data(), private_data.size());
   accept.set_max_frame_bytes(link->max_frame_bytes);
   accept.set_checksum(link->checksum);
+  accept.set_features(engine_.options().features);
   Answer& answer =
       answers_[{link->remote_mac, link->remote_link, link->remote_epoch}];
   answer.link = id;
@@ -265,6 +268,7 @@ bool Connections::OnAccept(size_t port, PathId path,
     link->max_frame_bytes =
         std::min(accept.max_frame_bytes(), info.max_frame_bytes);
     link->checksum = accept.checksum();
+    link->peer_features = accept.features();
     engine_.OpenLink(*link);
     link->tell_up = true;
     engine_.Tell(*link);

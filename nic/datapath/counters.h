@@ -14,7 +14,8 @@ struct NicCounters {
   uint64_t duplicate_frames = 0;    // received again, dropped
   uint64_t early_frames = 0;        // held until their predecessors came
   uint64_t acks_sent = 0;
-  uint64_t writes = 0, reads = 0, messages = 0;  // operations completed here as target
+  // Operations completed here as target.
+  uint64_t writes = 0, reads = 0, messages = 0, atomics = 0;
   uint64_t write_bytes = 0, read_bytes = 0;
   uint64_t tripwires_fired = 0;     // accesses that touched an armed tripwire
   uint64_t events = 0;              // events put on queues (coalesced)
@@ -23,7 +24,7 @@ struct NicCounters {
            drop_epoch = 0, drop_window = 0, drop_no_buffer = 0;
   // Operations refused, by reason.
   uint64_t refused_handle = 0, refused_generation = 0, refused_rights = 0,
-           refused_bounds = 0;
+           refused_bounds = 0, refused_alignment = 0, refused_operation = 0;
   uint64_t links_up = 0, links_lost = 0;
   uint64_t polls = 0, sleeps = 0;   // times the NIC was polled; times a thread blocked
   uint64_t doorbells_rung = 0, wakeups = 0;

@@ -47,6 +47,8 @@ struct EngineOptions {
   // Of every link, both ways; part of the protocol. Tests start elsewhere, to
   // see the 32 bits on the wire wrap.
   uint64_t first_sequence = 1;
+  // What this NIC says it understands (wire::Feature).
+  uint32_t features = wire::kFeatureAtomics;
 };
 
 // The NIC itself: ports in, memory and events out. Everything a frame can cause
@@ -94,6 +96,10 @@ class Engine {
              std::span<const uint8_t> data, Completion* completion);
   bool Read(LinkId link, const ApertureName& from, uint64_t offset,
             std::span<uint8_t> into, Completion* completion);
+  // `result`, if not null, gets what the word held before.
+  bool Atomic(LinkId link, const ApertureName& to, uint64_t offset,
+              wire::AtomicOperation operation, uint64_t operand,
+              uint64_t expected, uint64_t* result, Completion* completion);
   bool Flush(LinkId link, Completion* completion);
   bool SendMessage(LinkId link, std::span<const uint8_t> message);
   std::optional<std::vector<uint8_t>> TakeMessage(LinkId link);
@@ -251,6 +257,8 @@ class Engine {
   void OnWrite(Link& link, const wire::FrameView& view);
   Delivery OnReadRequest(Link& link, const wire::FrameView& view);
   void OnReadResponse(Link& link, const wire::FrameView& view);
+  Delivery OnAtomicRequest(Link& link, const wire::FrameView& view);
+  void OnAtomicResponse(Link& link, const wire::FrameView& view);
   Delivery OnFlushRequest(Link& link, const wire::FrameView& view);
   void OnFlushResponse(Link& link, const wire::FrameView& view);
   void OnOpError(Link& link, const wire::FrameView& view);

@@ -104,9 +104,8 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
   for (; !link.ops.empty(); link.ops.pop_front(), ++link.first_op) {
     SendOp& op = link.ops.front();
     copies_.Give(op.copy);
-    if (op.type == wire::kReadRequest || op.type == wire::kFlushRequest) {
-      if (op.transmitted) continue;  // its Completion is with the awaited reply
-    }
+    // Its Completion is with the awaited reply.
+    if (IsAnswered(op.type) && op.transmitted) continue;
     Finish(op.completion, OpStatus::kLinkLost);
   }
   auto awaited = std::move(link.awaited);

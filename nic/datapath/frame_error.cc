@@ -12,6 +12,8 @@ void Engine::Refuse(Link& link, uint64_t sequence, OpStatus status) {
     case OpStatus::kBadHandle: ++counters_.refused_handle; break;
     case OpStatus::kStaleGeneration: ++counters_.refused_generation; break;
     case OpStatus::kNoRights: ++counters_.refused_rights; break;
+    case OpStatus::kMisaligned: ++counters_.refused_alignment; break;
+    case OpStatus::kUnknownOperation: ++counters_.refused_operation; break;
     default: ++counters_.refused_bounds; break;
   }
   link.refusals.push_back(
@@ -71,15 +73,18 @@ void Engine::OnOpError(Link& link, const wire::FrameView& view) {
   auto status = static_cast<OpStatus>(body.status);
   if (body.status == static_cast<uint8_t>(OpStatus::kOk) ||
       body.status == static_cast<uint8_t>(OpStatus::kPending) ||
-      body.status > static_cast<uint8_t>(OpStatus::kTooLarge)) {
+      body.status > static_cast<uint8_t>(OpStatus::kUnknownOperation)) {
     status = OpStatus::kBadHandle;  // refused, for a reason we do not know
   }
   const uint32_t operation = body.operation.get();
   auto it = link.awaited.find(operation);
   if (it != link.awaited.end()) {
-    Completion* completion = it->second.completion;
+    const AwaitedReply ended = it->second;
     link.awaited.erase(it);
-    return Finish(completion, status);
+    if (ended.completion == nullptr && ended.type == wire::kAtomicRequest) {
+      return FailOp(link, status);
+    }
+    return Finish(ended.completion, status);
   }
   const uint64_t sequence = ExpandSequence(operation, link.acked);
   for (size_t i = 0; i < link.ops.size(); ++i) {

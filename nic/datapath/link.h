@@ -62,6 +62,16 @@ struct SendOp {
   const uint8_t* Data() const { return is_small ? small : data; }
 };
 
+// Whether an operation ends with an answer of its own, not when acknowledged.
+constexpr bool IsAnswered(uint8_t type) {
+  return type == wire::kReadRequest || type == wire::kFlushRequest ||
+         type == wire::kAtomicRequest;
+}
+constexpr bool IsAnswer(uint8_t type) {
+  return type == wire::kReadResponse || type == wire::kFlushResponse ||
+         type == wire::kAtomicResponse;
+}
+
 // A frame sent and not yet acknowledged.
 struct SentFrame {
   uint64_t op = 0;         // which operation (absolute number)
@@ -90,7 +100,7 @@ struct Refusal {
 
 // An operation of ours whose answer is outstanding.
 struct AwaitedReply {
-  uint8_t type = 0;  // kReadRequest or kFlushRequest
+  uint8_t type = 0;  // the request's
   Completion* completion = nullptr;
   uint8_t* into = nullptr;
   uint64_t length = 0;
@@ -140,6 +150,7 @@ struct Link {
   PathId path = 0;
   bool checksum = false;
   uint32_t max_frame_bytes = 1514;
+  uint32_t peer_features = 0;  // wire::Feature
   std::string node, service;
   std::vector<uint8_t> private_data;
 

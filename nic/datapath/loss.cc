@@ -129,7 +129,7 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
         FailOp(link, status);
       }
     }
-    if (op.type == wire::kReadResponse || op.type == wire::kFlushResponse) {
+    if (IsAnswer(op.type)) {
       --link.answers_queued;
       if (link.early_count > 0) MarkReady(link);  // room for another request
     }

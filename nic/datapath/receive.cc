@@ -159,6 +159,8 @@ Engine::Delivery Engine::Deliver(Link& link, const wire::FrameView& view) {
     case wire::kFlushResponse: OnFlushResponse(link, view); break;
     case wire::kOpError: OnOpError(link, view); break;
     case wire::kMessage: return OnMessage(link, view);
+    case wire::kAtomicRequest: return OnAtomicRequest(link, view);
+    case wire::kAtomicResponse: OnAtomicResponse(link, view); break;
     case wire::kClose: OnClose(link); break;
     default: break;  // the parser knows no other sequenced type
   }

@@ -30,6 +30,8 @@ size_t FixedBytes(uint8_t type) {
     case wire::kFlushResponse: return sizeof(wire::FlushResponsePayload);
     case wire::kOpError: return sizeof(wire::OpErrorPayload);
     case wire::kMessage: return sizeof(wire::MessagePayload);
+    case wire::kAtomicRequest: return sizeof(wire::AtomicRequestPayload);
+    case wire::kAtomicResponse: return sizeof(wire::AtomicResponsePayload);
     default: return 0;
   }
 }
@@ -143,6 +145,16 @@ void Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
       auto* body = reinterpret_cast<wire::MessagePayload*>(payload);
       body->total_length = static_cast<uint32_t>(op.length);
       body->offset = static_cast<uint32_t>(offset);
+      break;
+    }
+    case wire::kAtomicRequest: {
+      auto* body = reinterpret_cast<wire::AtomicRequestPayload*>(payload);
+      std::memcpy(body, op.small, sizeof *body);
+      break;
+    }
+    case wire::kAtomicResponse: {
+      auto* body = reinterpret_cast<wire::AtomicResponsePayload*>(payload);
+      std::memcpy(body, op.small, sizeof *body);
       break;
     }
     default: break;
@@ -342,7 +354,7 @@ void Engine::NotePieceSent(Link& link, const Piece& piece,
 // An operation's last frame went out for the first time.
 void Engine::OnTransmitted(Link& link, SendOp& op) {
   const auto name = static_cast<uint32_t>(op.first_sequence);
-  if (op.type == wire::kReadRequest || op.type == wire::kFlushRequest) {
+  if (IsAnswered(op.type)) {
     link.awaited[name] = {op.type,     op.completion, op.read_into, op.length,
                           0,           op.handle,     op.generation, op.offset};
     op.completion = nullptr;

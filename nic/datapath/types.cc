@@ -29,6 +29,8 @@ const char* ToString(OpStatus status) {
     case OpStatus::kOutOfBounds: return "outside the aperture";
     case OpStatus::kLinkLost: return "link lost";
     case OpStatus::kTooLarge: return "message too large";
+    case OpStatus::kMisaligned: return "word not aligned";
+    case OpStatus::kUnknownOperation: return "operation unknown to the peer";
   }
   return "unknown status";
 }

@@ -14,7 +14,8 @@ enum class Access : uint8_t {
   kNone = 0,
   kWrite = 1,
   kRead = 2,
-  kAny = 3,
+  kAtomic = 4,  // fetch-add and compare-and-swap
+  kAny = 7,
 };
 constexpr Access operator|(Access a, Access b) {
   return static_cast<Access>(static_cast<uint8_t>(a) | static_cast<uint8_t>(b));
@@ -33,6 +34,8 @@ enum class OpStatus : uint8_t {
   kOutOfBounds,      // offset + length passes the aperture's end
   kLinkLost,         // the link ended before the operation did
   kTooLarge,         // a message longer than the peer takes
+  kMisaligned,       // the word is not 8-byte aligned in the exporter's memory
+  kUnknownOperation,  // the peer knows no such operation
 };
 const char* ToString(OpStatus status);
 

@@ -29,6 +29,8 @@ enum FrameType : uint8_t {
   kOpError = 21,
   kMessage = 22,
   kClose = 23,
+  kAtomicRequest = 24,
+  kAtomicResponse = 25,
   // Outside links: bodies are protobuf (nic/control/control.proto).
   kDiscover = 48,
   kAnnounce = 49,
@@ -43,6 +45,25 @@ enum FrameFlags : uint16_t {
   kAckRequested = 1,  // answer with an acknowledgement soon
   kChecksummed = 2,   // a CRC32C of header and payload follows the payload
   kLast = 4,          // ends its operation
+  // 16 bytes of tag follow the payload, in place of a checksum. This version knows
+  // no method to make or check one: such a frame is malformed.
+  kAuthenticated = 8,
+  kUnordered = 16,  // a write that may be placed before its turn
+  // Bits 5 to 11 are sent as 0 and ignored.
+  kReservedFlags = 0x0fe0,
+  // Bits 12 to 15: how many actions of tripwires led to this access.
+  kHopsMask = 0xf000,
+};
+inline constexpr int kHopsShift = 12;
+inline constexpr unsigned kMaxHops = kHopsMask >> kHopsShift;
+inline constexpr size_t kTagBytes = 16;
+
+// What a NIC understands beyond the base: said in connect and accept, and nothing
+// else is sent to it.
+enum Feature : uint32_t {
+  kFeatureAtomics = 1,    // frames 24 and 25
+  kFeatureUnordered = 2,  // flag kUnordered
+  kFeatureHops = 4,       // the hops of a frame
 };
 
 struct EthernetHeader {
@@ -123,6 +144,30 @@ struct MessagePayload {
   Le32 offset;
 };
 static_assert(sizeof(MessagePayload) == 8);
+
+enum AtomicOperation : uint8_t {
+  kFetchAdd = 1,
+  kCompareAndSwap = 2,
+};
+
+// kAtomicRequest: on one aligned 64-bit word; named by its sequence number.
+struct AtomicRequestPayload {
+  Le32 handle;
+  Le32 generation;
+  Le48 offset;
+  uint8_t operation;  // AtomicOperation
+  uint8_t reserved;   // 0
+  Le64 operand;       // what is added, or the new value
+  Le64 expected;      // kCompareAndSwap: what the word must hold; else 0
+};
+static_assert(sizeof(AtomicRequestPayload) == 32);
+
+// kAtomicResponse.
+struct AtomicResponsePayload {
+  Le32 operation;  // the request's sequence number
+  Le64 value;      // what the word held before
+};
+static_assert(sizeof(AtomicResponsePayload) == 12);
 
 inline constexpr size_t kHeaderBytes =
     sizeof(EthernetHeader) + sizeof(FrameHeader);

@@ -22,6 +22,8 @@ int FixedPayloadBytes(uint8_t type) {
     case kOpError: return sizeof(OpErrorPayload);
     case kMessage: return sizeof(MessagePayload);
     case kClose: return 0;
+    case kAtomicRequest: return sizeof(AtomicRequestPayload);
+    case kAtomicResponse: return sizeof(AtomicResponsePayload);
     case kDiscover:
     case kAnnounce:
     case kConnect:
@@ -99,6 +101,7 @@ ParseResult Parse(std::span<const uint8_t> frame, FrameView* view) {
   }
   // Only now is anything of the header worth believing.
   if (view->header->version != kVersion) return ParseResult::kMalformed;
+  if (view->has(kAuthenticated)) return ParseResult::kMalformed;
   const int fixed = FixedPayloadBytes(view->header->type);
   if (fixed < 0 || length < static_cast<size_t>(fixed)) {
     return ParseResult::kMalformed;

@@ -40,6 +40,8 @@ struct FrameView {
   uint8_t type() const { return header->type; }
   uint32_t sequence() const { return header->sequence.get(); }
   bool has(FrameFlags flag) const { return (header->flags.get() & flag) != 0; }
+  // How many actions of tripwires led to this frame.
+  unsigned hops() const { return header->flags.get() >> kHopsShift; }
   MacAddress source() const;
 
   template <typename T>

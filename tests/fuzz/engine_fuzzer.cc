@@ -24,7 +24,7 @@ class Run {
     options.first_sequence = first_sequence_;
     peer_ = std::make_unique<ScriptedPeer>(options);
     if (!peer_->Connect()) std::abort();
-    Export(writable_, Access::kWrite | Access::kRead, std::nullopt);
+    Export(writable_, Access::kAny, std::nullopt);
     Export(read_only_, Access::kRead, std::nullopt);
     Export(others_, Access::kAny, LinkId{0x77});
     for (int step = 0; step < 300 && !script_.ended(); ++step) Step();
@@ -40,6 +40,7 @@ class Run {
   struct Operation : Completion {
     Completion& completion = *this;
     int times_done = 0;
+    uint64_t result = 0;
     std::unique_ptr<uint8_t[]> memory;
   };
   struct Watch {
@@ -99,6 +100,16 @@ class Run {
         return ReadResponseBody(what, offset, data());
       }
       case wire::kFlushResponse: return BytesOf(Le32(operation()));
+      case wire::kAtomicRequest: {
+        const ApertureName name = TakeName();
+        const uint64_t offset = TakeOffset();
+        const uint8_t what = script_.Take();
+        return AtomicBody(name, offset, what % 4, what);
+      }
+      case wire::kAtomicResponse: {
+        const uint32_t what = operation();
+        return AtomicResponseBody(what, script_.Take());
+      }
       case wire::kOpError: {
         const uint32_t what = operation();
         return ErrorBody(what, script_.Take());
@@ -128,7 +139,7 @@ class Run {
         wire::kAck,           wire::kWrite,         wire::kReadRequest,
         wire::kReadResponse,  wire::kFlushRequest,  wire::kFlushResponse,
         wire::kOpError,       wire::kMessage,       wire::kWrite,
-        wire::kMessage,       wire::kAck,           wire::kWrite,
+        wire::kAtomicRequest, wire::kAtomicResponse, wire::kWrite,
         wire::kReadRequest,   wire::kAck,           wire::kClose,
         wire::kReset};
     const uint8_t type = kTypes[script_.Take() % 16];
@@ -165,10 +176,11 @@ class Run {
     const std::span<uint8_t> memory(operation.memory.get(), bytes);
     bool begun = false;
     Engine& engine = peer_->engine();
-    switch (what / 32 % 4) {
+    switch (what / 32) {
       case 0: begun = engine.Write(peer_->link(), theirs, 64, memory, &operation); break;
       case 1: begun = engine.Read(peer_->link(), theirs, 64, memory, &operation); break;
       case 2: begun = engine.Flush(peer_->link(), &operation); break;
+      case 4: begun = engine.Atomic(peer_->link(), theirs, 64, wire::kFetchAdd, what, 0, &operation.result, &operation); break;
       default:
         engine.SendMessage(peer_->link(), memory);
         engine.Write(peer_->link(), theirs, 64, memory, nullptr);
@@ -183,7 +195,7 @@ class Run {
       entry.context = peer_->context();
       entry.offset = script_.Take() % kSize;
       entry.length = 1 + script_.Take() % (kSize - entry.offset);
-      entry.access = static_cast<Access>(1 + what / 2 % 3);
+      entry.access = static_cast<Access>(1 + what / 2 % 7);
       entry.one_shot = (what & 8) != 0;
       entry.wants_events = (what & 16) == 0;
       entry.outbound = (what & 32) != 0;
@@ -220,7 +232,7 @@ class Run {
     peer_->engine().Revoke(peer_->context(), names_[0]);
     writable_.reset();
     const auto old = names_[0];
-    Export(writable_, Access::kWrite | Access::kRead, std::nullopt);
+    Export(writable_, Access::kAny, std::nullopt);
     fuzz::Require(names_.back().handle != old.handle ||
                       names_.back().generation != old.generation,
                   "names are not used again");

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <deque>
 #include <vector>
 
@@ -43,7 +44,7 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
   constexpr uint64_t kSize = 64 * 1024;
   std::vector<uint8_t> memory(kSize), model(kSize);
   Aperture aperture =
-      pair.right->Export(memory, Access::kWrite | Access::kRead);
+      pair.right->Export(memory, Access::kAny);
   const RemoteAperture remote =
       pair.left->Import(pair.left_link, aperture.name());
 
@@ -53,8 +54,9 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
     w.length = 1 + (random.Chance(0.5) ? random.Below(16)
                                        : random.Below(kSize / 2));
     w.offset = random.Below(kSize - w.length + 1);
-    w.access = random.Chance(0.6)   ? Access::kWrite
-               : random.Chance(0.5) ? Access::kRead
+    w.access = random.Chance(0.5)   ? Access::kWrite
+               : random.Chance(0.3) ? Access::kRead
+               : random.Chance(0.4) ? Access::kAtomic
                                     : Access::kAny;
     w.tripwire =
         out ? pair.left->Watch(remote, w.offset, w.length, w.access,
@@ -85,6 +87,11 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
     std::vector<uint8_t> data;
     Completion completion;
   };
+  struct PendingAtomic {
+    uint64_t result = 0, expected = 0;
+    Completion completion;
+  };
+  std::deque<PendingAtomic> atomics;
   std::deque<PendingRead> reads;
   std::deque<PendingWrite> writes;
   std::deque<Completion> flushes;
@@ -92,7 +99,7 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
 
   const int operations = 60 + static_cast<int>(random.Below(60));
   for (int i = 0; i < operations; ++i) {
-    const uint64_t kind = random.Below(10);
+    const uint64_t kind = random.Below(12);
     uint64_t length = random.Chance(0.4)   ? random.Below(17)
                       : random.Chance(0.7) ? random.Below(4000)
                                            : random.Below(kSize);
@@ -137,8 +144,32 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
       sent_messages.push_back(RandomBytes(random, random.Below(5000)));
       ASSERT_TRUE(
           pair.left->SendMessage(pair.left_link, sent_messages.back()).ok());
-    } else {
+    } else if (kind == 9) {
       net.RunFor(random.Below(3 * kMillisecond));
+    } else {
+      atomics.emplace_back();
+      PendingAtomic& atomic = atomics.back();
+      const uint64_t at = random.Below(kSize / 8) * 8;
+      std::memcpy(&atomic.expected, &model[at], 8);
+      const uint64_t operand = random.Next();
+      uint64_t after = operand;
+      if (random.Chance(0.5)) {
+        after += atomic.expected;
+        ASSERT_TRUE(pair.left
+                        ->FetchAdd(remote, at, operand, &atomic.result,
+                                   &atomic.completion)
+                        .ok());
+      } else {
+        const bool hits = random.Chance(0.7);
+        if (!hits) after = atomic.expected;
+        ASSERT_TRUE(pair.left
+                        ->CompareAndSwap(remote, at, atomic.expected + !hits,
+                                         operand, &atomic.result,
+                                         &atomic.completion)
+                        .ok());
+      }
+      std::memcpy(&model[at], &after, 8);
+      touch_model(at, 8, Access::kAtomic);
     }
   }
 
@@ -181,6 +212,10 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
   for (PendingRead& read : reads) {
     EXPECT_EQ(read.completion.status.load(), OpStatus::kOk);
     EXPECT_EQ(read.into, read.expected);
+  }
+  for (PendingAtomic& atomic : atomics) {
+    EXPECT_EQ(atomic.completion.status.load(), OpStatus::kOk);
+    EXPECT_EQ(atomic.result, atomic.expected);
   }
   for (PendingWrite& write : writes) {
     EXPECT_EQ(write.completion.status.load(), OpStatus::kOk);

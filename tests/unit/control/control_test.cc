@@ -158,6 +158,44 @@ TEST_F(ControlTest, TheSmallerFrameAndTheStricterSideWin) {
   EXPECT_TRUE(accepts[0].checksum());
 }
 
+TEST_F(ControlTest, FeaturesAreExchanged) {
+  const uint32_t ours = peer_.engine().options().features;
+  EXPECT_NE(ours & wire::kFeatureAtomics, 0u);
+  control::Connect connect = peer_.ConnectBody();
+  connect.set_features(2);
+  peer_.SayControl(wire::kConnect, connect);
+  const auto events = peer_.Events();
+  ASSERT_EQ(events.size(), 1u);
+  ASSERT_TRUE(peer_.connections().Accept(events[0].link, {}));
+  peer_.Run();
+  EXPECT_EQ(peer_.engine().FindLink(events[0].link)->peer_features, 2u);
+  const auto accepts = Bodies<control::Accept>(peer_.Take(wire::kAccept));
+  ASSERT_EQ(accepts.size(), 1u);
+  EXPECT_EQ(accepts[0].features(), ours);
+  // And when this side asks.
+  Announce("peer", StartAndHearQuestion("peer"));
+  const auto connects = Bodies<control::Connect>(peer_.Take(wire::kConnect));
+  ASSERT_EQ(connects.size(), 1u);
+  EXPECT_EQ(connects[0].features(), ours);
+  control::Accept accept = AcceptBody();
+  accept.set_epoch(7);
+  accept.set_features(4);
+  peer_.SayControl(wire::kAccept, accept, link_.value, connects[0].epoch());
+  EXPECT_EQ(peer_.engine().FindLink(link_)->peer_features, 4u);
+}
+
+TEST_F(ControlTest, UnknownFieldsAndFeaturesAreIgnored) {
+  control::Connect connect = peer_.ConnectBody();
+  connect.set_features(UINT32_MAX);
+  // Field 1000, a varint: of a later version.
+  connect.MergeFromString(std::string("\xc0\x3e\x01", 3));
+  peer_.SayControl(wire::kConnect, connect);
+  const auto events = peer_.Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_TRUE(peer_.connections().Accept(events[0].link, {}));
+  EXPECT_EQ(peer_.counters().drop_malformed, 0u);
+}
+
 // Frames without a checksum are taken only where both sides agreed on it.
 TEST_F(ControlTest, AnAcceptThatDropsTheChecksumIsNotTaken) {
   const uint32_t token = StartAndHearQuestion("peer");

@@ -63,7 +63,7 @@ TEST_F(OperationsTest, AWriteIsNotDoneWhileItsRefusalMayBeOnTheWay) {
 }
 
 TEST_F(OperationsTest, ARefusalForAnUnknownReasonIsStillARefusal) {
-  for (const uint8_t status : {0, 1, 8, 255}) {
+  for (const uint8_t status : {0, 1, 10, 255}) {
     Completion completion;
     ASSERT_TRUE(engine().Write(peer_.link(), kTheirs, 0, kWord, &completion));
     peer_.Run();

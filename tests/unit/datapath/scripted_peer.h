@@ -68,6 +68,26 @@ inline Bytes MessageBody(uint32_t total, uint32_t offset, const Bytes& data) {
   return BytesOf(body) + data;
 }
 
+inline Bytes AtomicBody(const ApertureName& to, uint64_t offset,
+                        uint8_t operation, uint64_t operand,
+                        uint64_t expected = 0) {
+  wire::AtomicRequestPayload body{};
+  body.handle = to.handle;
+  body.generation = to.generation;
+  body.offset = offset;
+  body.operation = operation;
+  body.operand = operand;
+  body.expected = expected;
+  return BytesOf(body);
+}
+
+inline Bytes AtomicResponseBody(uint32_t operation, uint64_t value) {
+  wire::AtomicResponsePayload body{};
+  body.operation = operation;
+  body.value = value;
+  return BytesOf(body);
+}
+
 inline Bytes ErrorBody(uint32_t operation, uint8_t status) {
   wire::OpErrorPayload body{};
   body.operation = operation;
@@ -134,6 +154,8 @@ class ScriptedPeer {
     auto_acknowledge_ = false;
   }
   void set_credit(uint16_t credit) { credit_ = credit; }
+  // What the script says it understands; REQUIRES: before Connect.
+  void set_features(uint32_t features) { features_ = features; }
 
   // What the header of a frame says, unless the test says otherwise.
   wire::FrameHeader Header(uint8_t type) {
@@ -224,6 +246,7 @@ class ScriptedPeer {
     connect.set_node("peer");
     connect.set_max_frame_bytes(port_->info().max_frame_bytes);
     connect.set_checksum(true);
+    connect.set_features(features_);
     return connect;
   }
   template <typename Message>
@@ -285,6 +308,7 @@ class ScriptedPeer {
   uint32_t epoch_ = 0;
   uint64_t sequence_, expected_;
   uint16_t credit_ = kWindowFrames;
+  uint32_t features_ = 7;
   bool auto_acknowledge_ = true;
   std::vector<Bytes> heard_;
 };

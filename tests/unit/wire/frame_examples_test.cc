@@ -38,6 +38,11 @@ std::vector<Field> PayloadFields(uint8_t type) {
       return {{"operation", 4}, {"status", 1}, {"reserved", 3}};
     case wire::kMessage:
       return {{"total length", 4}, {"offset", 4}, {"data", 0}};
+    case wire::kAtomicRequest:
+      return {{"handle", 4},    {"generation", 4}, {"offset", 6},
+              {"atomic", 1},    {"reserved", 1},   {"operand", 8},
+              {"expected", 8}};
+    case wire::kAtomicResponse: return {{"operation", 4}, {"value", 8}};
     case wire::kFlushRequest:
     case wire::kClose: return {};
     default: return {{"body", 0}};
@@ -159,6 +164,13 @@ class FrameExamples : public ::testing::Test {
     Keep("flush response", wire::kFlushResponse);
     peer_.Say(wire::kWrite, WriteBody(mine, 4090, Bytes(8, 0x42)));
     Keep("error", wire::kOpError);
+    Completion atomic;
+    engine.Atomic(peer_.link(), theirs, 0x48, wire::kCompareAndSwap, 6, 5,
+                  nullptr, &atomic);
+    peer_.Run();
+    Keep("atomic request", wire::kAtomicRequest);
+    peer_.Say(wire::kAtomicRequest, AtomicBody(mine, 8, wire::kFetchAdd, 1));
+    Keep("atomic response", wire::kAtomicResponse);
     // Two that came early, and what is missing before them.
     wire::FrameHeader header = peer_.Header(wire::kWrite);
     for (const uint32_t ahead : {1u, 3u}) {

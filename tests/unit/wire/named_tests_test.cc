@@ -65,4 +65,21 @@ TEST(Docs, EveryPromiseOfTheMemoryModelNamesATest) {
   EXPECT_GT(promises, 15);
 }
 
+// Statements of the wire format: each numbered once, binding, and checked.
+TEST(Docs, EveryStatementOfTheWireFormatNamesATest) {
+  const std::string text = ReadFile(TRIPWIRE_ROOT "/docs/wire-format.md");
+  const std::regex row(R"(\n\| (W\d+) \|([^\n]*))");
+  const std::regex mention(R"(`[A-Z]\w+\.[A-Z]\w+`)");
+  std::set<std::string> numbers;
+  for (std::sregex_iterator it(text.begin(), text.end(), row), end; it != end;
+       ++it) {
+    const std::string statement = (*it)[2];
+    EXPECT_TRUE(numbers.insert((*it)[1]).second) << (*it)[1] << " twice";
+    EXPECT_TRUE(std::regex_search(statement, std::regex("MUST|SHOULD|MAY")))
+        << (*it)[1];
+    EXPECT_TRUE(std::regex_search(statement, mention)) << (*it)[1];
+  }
+  EXPECT_GT(numbers.size(), 50u);
+}
+
 }  // namespace

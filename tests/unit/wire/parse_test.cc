@@ -26,6 +26,7 @@ constexpr TypeCase kTypes[] = {
     {kReadResponse, 10, false}, {kFlushRequest, 0, false},
     {kFlushResponse, 4, false}, {kOpError, 8, false},
     {kMessage, 8, false},       {kClose, 0, false},
+    {kAtomicRequest, 32, false}, {kAtomicResponse, 12, false},
     {kDiscover, 0, true},       {kAnnounce, 0, true},
     {kConnect, 0, true},        {kAccept, 0, true},
     {kReject, 0, true},
@@ -159,6 +160,38 @@ TEST(Parse, RefusesOtherVersionsAndUnknownTypes) {
     EXPECT_EQ(ParseExactly(frame, frame.size()),
               known ? ParseResult::kOk : ParseResult::kMalformed)
         << type;
+  }
+}
+
+// Sets `flags` in a built frame, and the checksum anew if it has one.
+void SetFlags(std::vector<uint8_t>& frame, size_t payload, uint16_t flags,
+              bool checksum) {
+  auto* header = reinterpret_cast<FrameHeader*>(frame.data() + 14);
+  header->flags = flags;
+  Seal(frame.data(), payload, checksum);
+}
+
+TEST(Parse, RefusesFramesWithATag) {
+  for (const bool checksum : {false, true}) {
+    auto frame = Build(kWrite, 40, checksum);
+    SetFlags(frame, 40, kAuthenticated, checksum);
+    EXPECT_EQ(ParseExactly(frame, frame.size()), ParseResult::kMalformed);
+    SetFlags(frame, 40, kAuthenticated | kLast, checksum);
+    EXPECT_EQ(ParseExactly(frame, frame.size()), ParseResult::kMalformed);
+    SetFlags(frame, 40, kLast, checksum);
+    EXPECT_EQ(ParseExactly(frame, frame.size()), ParseResult::kOk);
+  }
+}
+
+TEST(Parse, TakesFramesWithReservedFlagsAndAnyHops) {
+  for (int bit = 0; bit < 16; ++bit) {
+    if ((1 << bit & (kReservedFlags | kHopsMask | kUnordered)) == 0) continue;
+    auto frame = Build(kWrite, 40, true);
+    SetFlags(frame, 40, static_cast<uint16_t>(1 << bit), true);
+    FrameView view;
+    EXPECT_EQ(Parse(frame, &view), ParseResult::kOk) << bit;
+    EXPECT_EQ(view.hops(), bit < 12 ? 0u : 1u << (bit - 12));
+    EXPECT_EQ(view.has(kUnordered), bit == 4);
   }
 }
 
