@@ -51,6 +51,13 @@ struct RemoteAperture {
   ApertureName name;
 };
 
+// Whether a write's bytes may become visible before those of operations issued
+// earlier on the link, after the last Fence. Only the bytes: completion, refusal
+// and tripwires are in their turn. For bulk data on networks that lose or reorder
+// frames: what comes early is placed, not held. To a peer that does not know such
+// writes they are ordered.
+enum class WriteOrder : uint8_t { kOrdered, kUnordered };
+
 enum class TripwireMode : uint8_t { kOneShot, kPersistent };
 
 // A watch on [offset, offset + length) of an aperture. Made disarmed.
@@ -162,12 +169,29 @@ class Context {
   // is read until that is done (zero copies here); without, it is copied before
   // the call returns, and a refusal comes as a kOpFailed event. Returns the link's
   // state: UNAVAILABLE if it is down (the Completion is then not used).
+  // No bytes are as good as any: checked, done like others, but they touch
+  // nothing, so no tripwire fires.
   absl::Status Write(const RemoteAperture& to, uint64_t offset,
                      std::span<const uint8_t> data,
-                     Completion* completion = nullptr);
+                     Completion* completion = nullptr,
+                     WriteOrder order = WriteOrder::kOrdered);
+  // The same with data from several places, one after the other: one operation.
+  // The list itself is copied.
+  absl::Status WriteGather(const RemoteAperture& to, uint64_t offset,
+                           std::span<const std::span<const uint8_t>> parts,
+                           Completion* completion = nullptr,
+                           WriteOrder order = WriteOrder::kOrdered);
   // Reads into `into`, which is written until the Completion is done.
   absl::Status Read(const RemoteAperture& from, uint64_t offset,
                     std::span<uint8_t> into, Completion* completion);
+  // The same into several places, which must not overlap.
+  absl::Status ReadScatter(const RemoteAperture& from, uint64_t offset,
+                           std::span<const std::span<uint8_t>> parts,
+                           Completion* completion);
+  // Nothing issued after it is placed before everything issued before it on the
+  // link. Without unordered writes that is so anyway. Sends nothing, waits for
+  // nothing: unordered writes keep their places until what is before is done.
+  absl::Status Fence(LinkId link);
   // Adds `addend` to the 64-bit word at `offset` of the peer's aperture, or
   // replaces it by `desired` if it holds `expected`; in one step also as the peer's
   // own threads see it, when they use atomic operations. `*result`, if not null,

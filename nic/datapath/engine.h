@@ -48,7 +48,7 @@ struct EngineOptions {
   // see the 32 bits on the wire wrap.
   uint64_t first_sequence = 1;
   // What this NIC says it understands (wire::Feature).
-  uint32_t features = wire::kFeatureAtomics;
+  uint32_t features = wire::kFeatureAtomics | wire::kFeatureUnordered;
 };
 
 // The NIC itself: ports in, memory and events out. Everything a frame can cause
@@ -92,10 +92,27 @@ class Engine {
   void Revoke(uint32_t context, const ApertureName& name);
 
   // --- Operations (see Context in nic/api/context.h) -----------------------
+  struct WriteOptions {
+    bool is_unordered = false;
+    uint8_t hops = 0;
+  };
   bool Write(LinkId link, const ApertureName& to, uint64_t offset,
-             std::span<const uint8_t> data, Completion* completion);
+             std::span<const uint8_t> data, Completion* completion,
+             WriteOptions options);
+  bool Write(LinkId link, const ApertureName& to, uint64_t offset,
+             std::span<const uint8_t> data, Completion* completion) {
+    return Write(link, to, offset, data, completion, WriteOptions());
+  }
+  bool WriteGather(LinkId link, const ApertureName& to, uint64_t offset,
+                   std::span<const std::span<const uint8_t>> parts,
+                   Completion* completion, WriteOptions options);
   bool Read(LinkId link, const ApertureName& from, uint64_t offset,
             std::span<uint8_t> into, Completion* completion);
+  bool ReadScatter(LinkId link, const ApertureName& from, uint64_t offset,
+                   std::span<const std::span<uint8_t>> parts,
+                   Completion* completion);
+  // What is written after it is placed after all that was issued before it.
+  bool Fence(LinkId link);
   // `result`, if not null, gets what the word held before.
   bool Atomic(LinkId link, const ApertureName& to, uint64_t offset,
               wire::AtomicOperation operation, uint64_t operand,
@@ -214,6 +231,8 @@ class Engine {
     uint32_t length;
     bool ends_op;
   };
+  const uint8_t* SourceOf(const SendOp& op, uint64_t offset,
+                          uint32_t length) const;
   size_t CutPieces(Link& link, std::span<Piece> pieces);
   bool MustAsk(Link& link, const Piece& piece, uint64_t sequence,
                uint32_t more);
@@ -252,11 +271,20 @@ class Engine {
   void OnAck(Link& link, const wire::FrameView& view);
   void SendAck(Link& link, Ring ring, bool ask);
   void OnReset(const wire::FrameView& view);
+  SendOp& QueueWrite(Link& link, const ApertureName& to, uint64_t offset,
+                     uint64_t length, Completion* completion,
+                     WriteOptions options);
+  uint8_t* TakeCopy(SendOp& op, size_t bytes);
   bool WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
                    std::span<const uint8_t> data);
   void OnWrite(Link& link, const wire::FrameView& view);
+  SendOp& QueueRead(Link& link, const ApertureName& from, uint64_t offset,
+                    uint64_t length, Completion* completion);
   Delivery OnReadRequest(Link& link, const wire::FrameView& view);
   void OnReadResponse(Link& link, const wire::FrameView& view);
+  // Takes the outstanding reply off the link's list.
+  using Awaited = absl::flat_hash_map<uint32_t, AwaitedReply>;
+  AwaitedReply TakeAwaited(Link& link, Awaited::iterator it);
   Delivery OnAtomicRequest(Link& link, const wire::FrameView& view);
   void OnAtomicResponse(Link& link, const wire::FrameView& view);
   Delivery OnFlushRequest(Link& link, const wire::FrameView& view);

@@ -111,6 +111,7 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
   auto awaited = std::move(link.awaited);
   link.awaited.clear();
   for (auto& [sequence, reply] : awaited) {
+    copies_.Give(reply.list.block);
     Finish(reply.completion, OpStatus::kLinkLost);
   }
   if (!link.outbound.empty()) {

@@ -107,8 +107,7 @@ void Engine::OnAtomicResponse(Link& link, const wire::FrameView& view) {
   if (it == link.awaited.end() || it->second.type != wire::kAtomicRequest) {
     return;
   }
-  const AwaitedReply ended = it->second;
-  link.awaited.erase(it);
+  const AwaitedReply ended = TakeAwaited(link, it);
   if (ended.into != nullptr) {
     const uint64_t value = body.value.get();
     std::memcpy(ended.into, &value, sizeof value);

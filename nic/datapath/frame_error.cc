@@ -79,8 +79,7 @@ void Engine::OnOpError(Link& link, const wire::FrameView& view) {
   const uint32_t operation = body.operation.get();
   auto it = link.awaited.find(operation);
   if (it != link.awaited.end()) {
-    const AwaitedReply ended = it->second;
-    link.awaited.erase(it);
+    const AwaitedReply ended = TakeAwaited(link, it);
     if (ended.completion == nullptr && ended.type == wire::kAtomicRequest) {
       return FailOp(link, status);
     }

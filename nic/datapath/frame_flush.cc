@@ -32,9 +32,7 @@ void Engine::OnFlushResponse(Link& link, const wire::FrameView& view) {
   if (it == link.awaited.end() || it->second.type != wire::kFlushRequest) {
     return;
   }
-  Completion* completion = it->second.completion;
-  link.awaited.erase(it);
-  Finish(completion, OpStatus::kOk);
+  Finish(TakeAwaited(link, it).completion, OpStatus::kOk);
 }
 
 }  // namespace tripwire

@@ -1,24 +1,47 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <atomic>
+#include <utility>
 
 #include "nic/datapath/engine.h"
 #include "nic/datapath/place.h"
 
 namespace tripwire {
 
+SendOp& Engine::QueueRead(Link& link, const ApertureName& from, uint64_t offset,
+                          uint64_t length, Completion* completion) {
+  SendOp& op = link.ops.emplace_back();
+  op.type = wire::kReadRequest;
+  op.handle = from.handle;
+  op.generation = from.generation;
+  op.offset = offset;
+  op.length = length;
+  op.completion = completion;
+  return op;
+}
+
 bool Engine::Read(LinkId id, const ApertureName& from, uint64_t offset,
                   std::span<uint8_t> into, Completion* completion) {
   Link* link = FindLink(id);
   if (link == nullptr || link->state != LinkState::kOpen) return false;
   now_is_stale_ = true;
-  SendOp& op = link->ops.emplace_back();
-  op.type = wire::kReadRequest;
-  op.handle = from.handle;
-  op.generation = from.generation;
-  op.offset = offset;
-  op.length = into.size();
+  SendOp& op = QueueRead(*link, from, offset, into.size(), completion);
   op.read_into = into.data();
-  op.completion = completion;
+  Pump(*link);
+  return true;
+}
+
+bool Engine::ReadScatter(LinkId id, const ApertureName& from, uint64_t offset,
+                         std::span<const std::span<uint8_t>> parts,
+                         Completion* completion) {
+  Link* link = FindLink(id);
+  if (link == nullptr || link->state != LinkState::kOpen) return false;
+  now_is_stale_ = true;
+  uint64_t length = 0;
+  for (const auto& part : parts) length += part.size();
+  SendOp& op = QueueRead(*link, from, offset, length, completion);
+  const PieceList list = MakePieceList(parts, copies_);
+  op.copy = list.block;
+  op.piece_count = list.count;
   Pump(*link);
   return true;
 }
@@ -47,6 +70,13 @@ Engine::Delivery Engine::OnReadRequest(Link& link,
   return Delivery::kTaken;
 }
 
+AwaitedReply Engine::TakeAwaited(Link& link, Awaited::iterator it) {
+  AwaitedReply ended = it->second;
+  link.awaited.erase(it);
+  copies_.Give(std::exchange(ended.list, {}).block);
+  return ended;
+}
+
 void Engine::OnReadResponse(Link& link, const wire::FrameView& view) {
   const auto& body = view.body<wire::ReadResponsePayload>();
   const auto data = view.data<wire::ReadResponsePayload>();
@@ -59,11 +89,19 @@ void Engine::OnReadResponse(Link& link, const wire::FrameView& view) {
     ++counters_.drop_malformed;
     return;
   }
-  PlaceInShared(reply.into + offset, data.data(), data.size());
+  if (reply.list.count == 0) {
+    PlaceInShared(reply.into + offset, data.data(), data.size());
+  } else {
+    const uint8_t* from = data.data();
+    ForMemory(reply.list.pieces(), offset, data.size(),
+              [&](uint8_t* to, size_t bytes) {
+                PlaceInShared(to, from, bytes);
+                from += bytes;
+              });
+  }
   reply.received += data.size();
   if (!view.has(wire::kLast)) return;
-  const AwaitedReply ended = reply;
-  link.awaited.erase(it);
+  const AwaitedReply ended = TakeAwaited(link, it);
   if (ended.received != ended.length) {
     ++counters_.drop_malformed;
     return Finish(ended.completion, OpStatus::kOutOfBounds);

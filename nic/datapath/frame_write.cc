@@ -15,30 +15,79 @@ constexpr uint64_t kFewUnacknowledged = 32;
 
 }  // namespace
 
-bool Engine::Write(LinkId id, const ApertureName& to, uint64_t offset,
-                   std::span<const uint8_t> data, Completion* completion) {
-  Link* link = FindLink(id);
-  if (link == nullptr || link->state != LinkState::kOpen) return false;
-  now_is_stale_ = true;
-  if (completion == nullptr && data.size() <= SendOp::kInlineBytes &&
-      WriteAtOnce(*link, to, offset, data)) {
-    return true;
-  }
-  SendOp& op = link->ops.emplace_back();
+// An operation of this kind at the end of the queue, without its data.
+SendOp& Engine::QueueWrite(Link& link, const ApertureName& to, uint64_t offset,
+                           uint64_t length, Completion* completion,
+                           WriteOptions options) {
+  SendOp& op = link.ops.emplace_back();
   op.type = wire::kWrite;
   op.handle = to.handle;
   op.generation = to.generation;
   op.offset = offset;
-  op.length = data.size();
-  op.data = data.data();
+  op.length = length;
   op.completion = completion;
+  op.hops = options.hops;
+  op.is_unordered = options.is_unordered &&
+                    (link.peer_features & wire::kFeatureUnordered) != 0;
+  op.fence = link.fence;
+  return op;
+}
+
+// A block of its own for the data; it is there when the program's is not.
+uint8_t* Engine::TakeCopy(SendOp& op, size_t bytes) {
+  op.copy = copies_.Take(bytes);
+  op.data = op.copy.data;
+  return op.copy.data;
+}
+
+bool Engine::Fence(LinkId id) {
+  Link* link = FindLink(id);
+  if (link == nullptr || link->state != LinkState::kOpen) return false;
+  link->fence = link->first_op + link->ops.size();
+  return true;
+}
+
+bool Engine::Write(LinkId id, const ApertureName& to, uint64_t offset,
+                   std::span<const uint8_t> data, Completion* completion,
+                   WriteOptions options) {
+  Link* link = FindLink(id);
+  if (link == nullptr || link->state != LinkState::kOpen) return false;
+  now_is_stale_ = true;
+  if (completion == nullptr && data.size() <= SendOp::kInlineBytes &&
+      options.hops == 0 && WriteAtOnce(*link, to, offset, data)) {
+    return true;
+  }
+  SendOp& op =
+      QueueWrite(*link, to, offset, data.size(), completion, options);
+  op.data = data.data();
   if (completion == nullptr && data.size() <= SendOp::kInlineBytes) {
     std::copy(data.begin(), data.end(), op.small);
     op.is_small = true;
   } else if (completion == nullptr) {
-    op.copy = copies_.Take(data.size());
-    std::memcpy(op.copy.data, data.data(), data.size());
-    op.data = op.copy.data;
+    std::memcpy(TakeCopy(op, data.size()), data.data(), data.size());
+  }
+  Pump(*link);
+  return true;
+}
+
+bool Engine::WriteGather(LinkId id, const ApertureName& to, uint64_t offset,
+                         std::span<const std::span<const uint8_t>> parts,
+                         Completion* completion, WriteOptions options) {
+  Link* link = FindLink(id);
+  if (link == nullptr || link->state != LinkState::kOpen) return false;
+  now_is_stale_ = true;
+  uint64_t length = 0;
+  for (const auto& part : parts) length += part.size();
+  SendOp& op = QueueWrite(*link, to, offset, length, completion, options);
+  if (completion != nullptr) {
+    const PieceList list = MakePieceList(parts, copies_);
+    op.copy = list.block;
+    op.piece_count = list.count;
+  } else if (length > 0) {
+    uint8_t* copy = TakeCopy(op, length);
+    for (const auto& part : parts) {
+      copy = std::copy(part.begin(), part.end(), copy);
+    }
   }
   Pump(*link);
   return true;

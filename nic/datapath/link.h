@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "nic/base/mac_address.h"
 #include "nic/base/ring_queue.h"
 #include "nic/datapath/copy_pool.h"
+#include "nic/datapath/memory_pieces.h"
 #include "nic/datapath/tripwire_table.h"
 #include "nic/datapath/types.h"
 #include "nic/port/port.h"
@@ -48,11 +50,17 @@ struct SendOp {
   uint64_t offset = 0;        // in that aperture
   uint64_t length = 0;        // bytes of data
   const uint8_t* data = nullptr;  // unless it is in `small`
-  CopyPool::Block copy;       // owns `data` if it was copied
+  CopyPool::Block copy;       // owns `data` if it was copied, or the list `pieces`
+  uint32_t piece_count = 0;   // if not 0, `copy` lists where the memory is
   Completion* completion = nullptr;
   uint8_t* read_into = nullptr;  // read requests: where the data goes
   uint32_t operation = 0;     // responses and errors: what they answer
   OpStatus status = OpStatus::kOk;  // how it ended
+  // Unordered writes: not before the operation with this number is the oldest there
+  // is. The fence before it has been passed then.
+  uint64_t fence = 0;
+  bool is_unordered = false;
+  uint8_t hops = 0;
   bool transmitted = false;   // its last frame has been sent at least once
   uint64_t first_sequence = 0;
   uint64_t end_sequence = 0;  // past its last frame; 0 until that is produced
@@ -60,12 +68,20 @@ struct SendOp {
   uint8_t small[kInlineBytes];
 
   const uint8_t* Data() const { return is_small ? small : data; }
+  std::span<const MemoryPiece> pieces() const {
+    return PieceList{copy, piece_count}.pieces();
+  }
 };
 
 // Whether an operation ends with an answer of its own, not when acknowledged.
 constexpr bool IsAnswered(uint8_t type) {
   return type == wire::kReadRequest || type == wire::kFlushRequest ||
          type == wire::kAtomicRequest;
+}
+// Whether an operation's data travels in its frames.
+constexpr bool CarriesData(uint8_t type) {
+  return type == wire::kWrite || type == wire::kReadResponse ||
+         type == wire::kMessage;
 }
 constexpr bool IsAnswer(uint8_t type) {
   return type == wire::kReadResponse || type == wire::kFlushResponse ||
@@ -102,7 +118,8 @@ struct Refusal {
 struct AwaitedReply {
   uint8_t type = 0;  // the request's
   Completion* completion = nullptr;
-  uint8_t* into = nullptr;
+  uint8_t* into = nullptr;  // or, if not empty, `list`
+  PieceList list;
   uint64_t length = 0;
   uint64_t received = 0;
   uint32_t handle = 0, generation = 0;  // for out-bound tripwires
@@ -159,6 +176,7 @@ struct Link {
   uint64_t first_op = 0;       // absolute number of ops.front()
   uint64_t cursor_op = 0;      // the next frame comes from this operation ...
   uint64_t cursor_offset = 0;  // ... at this offset of its data
+  uint64_t fence = 0;          // operations from this number on are after the fence
   uint64_t acked = 1;          // lowest sequence not cumulatively acknowledged
   uint64_t next_sequence = 1;
   // Acknowledgements that wait until everything sent before them is here (see

@@ -3,10 +3,9 @@
 // for, first what was lost, then what is new.
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <utility>
 
 #include "nic/datapath/engine.h"
-#include "nic/datapath/place.h"
 
 namespace tripwire {
 namespace {
@@ -17,30 +16,8 @@ constexpr uint64_t kAskEvery = 64;
 constexpr uint64_t kAskBehind = 32;
 // Operations somebody waits for, in a row, ask once in so many frames.
 constexpr uint64_t kAskTogether = 8;
-// Shorter data is copied into its frame, longer data gathered if the port can.
-constexpr uint32_t kGatherBytes = 256;
 // Segments of one operation are cut at multiples of this, so that no word is.
 constexpr uint64_t kCutAlignment = 64;
-
-size_t FixedBytes(uint8_t type) {
-  switch (type) {
-    case wire::kWrite: return sizeof(wire::WritePayload);
-    case wire::kReadRequest: return sizeof(wire::ReadRequestPayload);
-    case wire::kReadResponse: return sizeof(wire::ReadResponsePayload);
-    case wire::kFlushResponse: return sizeof(wire::FlushResponsePayload);
-    case wire::kOpError: return sizeof(wire::OpErrorPayload);
-    case wire::kMessage: return sizeof(wire::MessagePayload);
-    case wire::kAtomicRequest: return sizeof(wire::AtomicRequestPayload);
-    case wire::kAtomicResponse: return sizeof(wire::AtomicResponsePayload);
-    default: return 0;
-  }
-}
-
-// Whether the operation's data travels in its frames.
-bool CarriesData(uint8_t type) {
-  return type == wire::kWrite || type == wire::kReadResponse ||
-         type == wire::kMessage;
-}
 
 }  // namespace
 
@@ -56,129 +33,12 @@ uint32_t Engine::SegmentBytes(const Link& link, const SendOp& op,
                               uint64_t offset) const {
   if (!CarriesData(op.type)) return 0;
   const uint64_t room = link.max_frame_bytes - wire::kHeaderBytes -
-                        FixedBytes(op.type) -
+                        static_cast<size_t>(wire::FixedPayloadBytes(op.type)) -
                         (link.checksum ? wire::kChecksumBytes : 0);
   const uint64_t left = op.length - offset;
   if (left <= room) return static_cast<uint32_t>(left);
   const uint64_t end = (op.offset + offset + room) & ~(kCutAlignment - 1);
   return static_cast<uint32_t>(end - op.offset - offset);
-}
-
-void Engine::FillHeaders(const Link& link, uint8_t type, uint16_t flags,
-                         uint64_t sequence, uint32_t acknowledged,
-                         uint8_t* out) const {
-  auto* ethernet = reinterpret_cast<wire::EthernetHeader*>(out);
-  std::memcpy(ethernet->destination, link.remote_mac.bytes.data(), 6);
-  std::memcpy(ethernet->source, ports_[link.port]->info().mac.bytes.data(), 6);
-  std::memcpy(ethernet->ether_type, wire::kEtherType, 2);
-  auto* header = reinterpret_cast<wire::FrameHeader*>(
-      out + sizeof(wire::EthernetHeader));
-  header->version = wire::kVersion;
-  header->type = type;
-  header->flags = flags;
-  header->link = link.remote_link;
-  header->epoch = link.remote_epoch;
-  header->sequence = static_cast<uint32_t>(sequence);
-  header->acknowledged = acknowledged;
-  header->credit = Credit();
-}
-
-void Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
-                        uint32_t acknowledged, uint64_t offset,
-                        uint32_t length, bool ack_requested, Frame& frame) {
-  uint8_t* const out = frame.data;
-  uint8_t type = op.type;
-  OpStatus status = op.status;
-  // A read or a fence has no data of its own.
-  const uint8_t* source = op.Data() == nullptr ? nullptr : op.Data() + offset;
-  if (type == wire::kReadResponse) {
-    // Looked up for every frame, also when it is sent again: the aperture may
-    // have been revoked meanwhile.
-    ApertureEntry* aperture = nullptr;
-    status = contexts_[link.context]->apertures.Check(
-        link.id, op.handle, op.generation, Access::kRead, op.offset + offset,
-        length, &aperture);
-    if (status == OpStatus::kOk) {
-      source = aperture->base + op.offset + offset;
-    } else {
-      type = wire::kOpError;
-    }
-  }
-  uint16_t flags = ack_requested ? wire::kAckRequested : 0;
-  if (!CarriesData(type) || offset + length == op.length) flags |= wire::kLast;
-  FillHeaders(link, type, flags, sequence, acknowledged, out);
-  uint8_t* payload = out + wire::kHeaderBytes;
-  switch (type) {
-    case wire::kWrite: {
-      auto* body = reinterpret_cast<wire::WritePayload*>(payload);
-      body->handle = op.handle;
-      body->generation = op.generation;
-      body->offset = op.offset + offset;
-      break;
-    }
-    case wire::kReadRequest: {
-      auto* body = reinterpret_cast<wire::ReadRequestPayload*>(payload);
-      body->handle = op.handle;
-      body->generation = op.generation;
-      body->offset = op.offset;
-      body->length = op.length;
-      break;
-    }
-    case wire::kReadResponse: {
-      auto* body = reinterpret_cast<wire::ReadResponsePayload*>(payload);
-      body->operation = op.operation;
-      body->offset = offset;
-      break;
-    }
-    case wire::kFlushResponse:
-      reinterpret_cast<wire::FlushResponsePayload*>(payload)->operation =
-          op.operation;
-      break;
-    case wire::kOpError: {
-      auto* body = reinterpret_cast<wire::OpErrorPayload*>(payload);
-      *body = wire::OpErrorPayload{};
-      body->operation = op.operation;
-      body->status = static_cast<uint8_t>(status);
-      break;
-    }
-    case wire::kMessage: {
-      auto* body = reinterpret_cast<wire::MessagePayload*>(payload);
-      body->total_length = static_cast<uint32_t>(op.length);
-      body->offset = static_cast<uint32_t>(offset);
-      break;
-    }
-    case wire::kAtomicRequest: {
-      auto* body = reinterpret_cast<wire::AtomicRequestPayload*>(payload);
-      std::memcpy(body, op.small, sizeof *body);
-      break;
-    }
-    case wire::kAtomicResponse: {
-      auto* body = reinterpret_cast<wire::AtomicResponsePayload*>(payload);
-      std::memcpy(body, op.small, sizeof *body);
-      break;
-    }
-    default: break;
-  }
-  size_t bytes = FixedBytes(type);
-  frame.tail_bytes = 0;
-  if (type == wire::kReadResponse) {
-    FetchFromShared(payload + bytes, source, length);
-    bytes += length;
-  } else if (CarriesData(type) && length >= kGatherBytes && !link.checksum &&
-             ports_[link.port]->info().gathers) {
-    // Only the owner's own data, which does not change: words may tear.
-    auto* header = reinterpret_cast<wire::FrameHeader*>(
-        out + sizeof(wire::EthernetHeader));
-    header->length = static_cast<uint16_t>(bytes + length);
-    frame.length_bytes = static_cast<uint32_t>(wire::kHeaderBytes + bytes);
-    frame.tail = source;
-    frame.tail_bytes = length;
-    return;
-  } else if (CarriesData(type) && length > 0) {
-    std::memcpy(payload + bytes, source, length);
-    bytes += length;
-  }
-  frame.length_bytes = wire::Seal(out, bytes, link.checksum);
 }
 
 // Hands a burst to the link's port. Frames it had no room for are released.
@@ -355,9 +215,18 @@ void Engine::NotePieceSent(Link& link, const Piece& piece,
 void Engine::OnTransmitted(Link& link, SendOp& op) {
   const auto name = static_cast<uint32_t>(op.first_sequence);
   if (IsAnswered(op.type)) {
-    link.awaited[name] = {op.type,     op.completion, op.read_into, op.length,
-                          0,           op.handle,     op.generation, op.offset};
-    op.completion = nullptr;
+    AwaitedReply& reply = link.awaited[name];
+    reply = {};
+    reply.type = op.type;
+    reply.completion = std::exchange(op.completion, nullptr);
+    reply.into = op.read_into;
+    if (op.type == wire::kReadRequest && op.piece_count != 0) {
+      reply.list = {std::exchange(op.copy, {}), op.piece_count};
+    }
+    reply.length = op.length;
+    reply.handle = op.handle;
+    reply.generation = op.generation;
+    reply.offset = op.offset;
   } else if (op.type == wire::kReadResponse) {
     ApertureEntry* aperture = contexts_[link.context]->apertures.Find(
         op.handle, op.generation);

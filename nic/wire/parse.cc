@@ -7,9 +7,6 @@
 #include <cstring>
 
 namespace tripwire::wire {
-namespace {
-
-// The fixed part of each type's payload; -1 for unknown types.
 int FixedPayloadBytes(uint8_t type) {
   switch (type) {
     case kAck: return sizeof(AckPayload);
@@ -32,8 +29,6 @@ int FixedPayloadBytes(uint8_t type) {
     default: return -1;
   }
 }
-
-}  // namespace
 
 FrameView& FrameView::operator=(const FrameView& other) {
   if (this == &other) return *this;

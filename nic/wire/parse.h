@@ -55,6 +55,9 @@ struct FrameView {
   }
 };
 
+// The fixed part of each type's payload; -1 for unknown types.
+int FixedPayloadBytes(uint8_t type);
+
 // The one gate for received bytes. Control frames and resets must be
 // checksummed; whether other frames must be is for their link to say.
 ParseResult Parse(std::span<const uint8_t> frame, FrameView* view);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <span>
 #include <vector>
 
 #include "tests/sim/sim_pair.h"
@@ -24,6 +25,19 @@ struct Watched {
 
 bool Overlaps(const Watched& w, uint64_t offset, uint64_t length) {
   return length > 0 && offset < w.offset + w.length && w.offset < offset + length;
+}
+
+// The same memory in pieces, some of them empty.
+template <typename T>
+std::vector<std::span<T>> Split(Random& random, std::span<T> memory) {
+  std::vector<std::span<T>> parts;
+  while (!memory.empty()) {
+    const size_t most = random.Chance(0.5) ? 20 : memory.size();
+    const size_t bytes = std::min(memory.size(), random.Below(most + 1));
+    parts.push_back(memory.first(bytes));
+    memory = memory.subspan(bytes);
+  }
+  return parts;
 }
 
 // One run: random traffic left -> right, model on the side.
@@ -110,10 +124,17 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
       write.data = RandomBytes(random, length);
       std::copy(write.data.begin(), write.data.end(), model.begin() + offset);
       const bool by_reference = random.Chance(0.5);
-      ASSERT_TRUE(pair.left
-                      ->Write(remote, offset, write.data,
-                              by_reference ? &write.completion : nullptr)
-                      .ok());
+      Completion* completion = by_reference ? &write.completion : nullptr;
+      if (random.Chance(0.3)) {
+        ASSERT_TRUE(pair.left
+                        ->WriteGather(remote, offset,
+                                      Split<const uint8_t>(random, write.data),
+                                      completion)
+                        .ok());
+      } else {
+        ASSERT_TRUE(
+            pair.left->Write(remote, offset, write.data, completion).ok());
+      }
       if (!by_reference) {
         write.completion.Finish(OpStatus::kOk);
         std::fill(write.data.begin(), write.data.end(), 0xEE);  // ours again
@@ -125,8 +146,16 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
       read.into.resize(length);
       read.expected.assign(model.begin() + static_cast<ptrdiff_t>(offset),
                            model.begin() + static_cast<ptrdiff_t>(offset + length));
-      ASSERT_TRUE(
-          pair.left->Read(remote, offset, read.into, &read.completion).ok());
+      if (random.Chance(0.4)) {
+        ASSERT_TRUE(pair.left
+                        ->ReadScatter(remote, offset,
+                                      Split<uint8_t>(random, read.into),
+                                      &read.completion)
+                        .ok());
+      } else {
+        ASSERT_TRUE(
+            pair.left->Read(remote, offset, read.into, &read.completion).ok());
+      }
       touch_model(offset, length, Access::kRead);
       // The answer is taken from memory when it is sent, so later writes could
       // overtake it; the model wants to know exactly.

@@ -150,6 +150,56 @@ TEST_F(WireRules, AnUnorderedWriteTripsOnlyInItsTurn) {
   engine().Unwatch(id);
 }
 
+// The flags `kUnordered` of the writes heard since the last call.
+std::vector<bool> UnorderedFlags(ScriptedPeer& peer) {
+  std::vector<bool> flags;
+  for (const Bytes& frame : peer.Take(wire::kWrite)) {
+    flags.push_back(ScriptedPeer::View(frame).has(wire::kUnordered));
+  }
+  return flags;
+}
+
+TEST_F(WireRules, AfterAFenceWritesKeepTheirPlaceUntilWhatIsBeforeIsDone) {
+  peer_.set_acknowledge(1);
+  const Bytes data(100, 1);
+  std::vector<Completion> done(5);
+  const auto write = [&](size_t i) {
+    ASSERT_TRUE(engine().Write(peer_.link(), kTheirs, 0, data, &done[i],
+                               {.is_unordered = true}));
+    peer_.Run();
+  };
+  write(0);
+  write(1);
+  EXPECT_EQ(UnorderedFlags(peer_), (std::vector<bool>{true, true}));
+  ASSERT_TRUE(engine().Fence(peer_.link()));
+  write(2);
+  EXPECT_EQ(UnorderedFlags(peer_), (std::vector<bool>{false}));
+  peer_.set_acknowledge(2);  // not all that is before the fence
+  peer_.SayAck();
+  write(3);
+  EXPECT_EQ(UnorderedFlags(peer_), (std::vector<bool>{false}));
+  peer_.set_acknowledge(3);
+  peer_.SayAck();
+  EXPECT_TRUE(done[1].done());
+  write(4);
+  EXPECT_EQ(UnorderedFlags(peer_), (std::vector<bool>{true}));
+}
+
+TEST_F(WireRules, UnorderedWritesAreOrderedForAPeerThatKnowsNoOther) {
+  ScriptedPeer old;
+  old.set_features(wire::kFeatureAtomics);
+  ASSERT_TRUE(old.Connect());
+  old.Take();
+  const Bytes data(3000, 1);
+  Completion done;
+  ASSERT_TRUE(old.engine().Write(old.link(), kTheirs, 0, data, &done,
+                                 {.is_unordered = true}));
+  old.Run();
+  EXPECT_EQ(UnorderedFlags(old), (std::vector<bool>{false, false, false}));
+  old.SayAck();
+  EXPECT_EQ(done.status.load(), OpStatus::kOk);
+}
+
 TEST_F(WireRules, WhatIsAskedForEarlyOrRepeatedIsAcknowledgedAtOnce) {
   peer_.Say(wire::kWrite, WriteBody(name_, 0, kWord));
   EXPECT_TRUE(peer_.Take().empty()) << "nobody asked";
