@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "nic/port/capture_port.h"
 #include "nic/port/dpdk_open.h"
 #include "nic/port/memif_port.h"
 #include "nic/port/port_spec.h"
@@ -75,9 +76,22 @@ absl::StatusOr<std::unique_ptr<Port>> OpenPort(const PortSpec& spec,
   absl::StatusOr<std::unique_ptr<Port>> port =
       spec.kind == PortSpec::Kind::kMemif ? OpenMemif(spec)
                                           : OpenDpdkPort(spec);
-  if (!port.ok() || !spec.faults) return port;
-  return std::make_unique<FaultyPort>(*std::move(port), ClockOf(options),
-                                      spec.faults->options, spec.faults->seed);
+  if (port.ok() && spec.faults) {
+    port = std::make_unique<FaultyPort>(*std::move(port), ClockOf(options),
+                                        spec.faults->options,
+                                        spec.faults->seed);
+  }
+  if (!port.ok() || !spec.capture) return port;
+  // Outside the faults: the capture shows what the NIC sees and does.
+  auto file = CaptureFile::Open(*spec.capture, (*port)->info());
+  if (!file.ok()) {
+    return absl::Status(
+        file.status().code(),
+        absl::StrCat("port ", spec.text, ": ", file.status().message()));
+  }
+  return std::make_unique<CapturePort>(
+      *std::move(port), *std::move(file), ClockOf(options),
+      options.clock == nullptr ? SystemClockEpochNs() : 0);
 }
 
 absl::StatusOr<std::unique_ptr<Port>> OpenPort(std::string_view text,

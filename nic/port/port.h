@@ -55,6 +55,8 @@ struct PortCounters {
   uint64_t rx_no_buffer = 0;    // the pool was empty
   uint64_t doorbells_rung = 0;  // system calls made to wake a sleeping peer
   uint64_t wakeups = 0;         // times our own doorbell was heard
+  uint64_t captured = 0;        // frames written to a capture file, or about to be
+  uint64_t capture_dropped = 0;  // frames a capture should have and has not
 };
 
 enum class Ring { kDoorbell, kQuietly };

@@ -119,6 +119,10 @@ bool SetOption(const Option& option, PortSpec& spec) {
     spec.buffers = static_cast<uint32_t>(number);
     return true;
   }
+  if (option.key == "capture" && !option.value.empty()) {
+    spec.capture = option.value;
+    return true;
+  }
   if (is_memif && option.key == "listen" && !option.has_value) {
     return spec.listen = true;
   }
@@ -137,22 +141,29 @@ std::string OptionsOf(PortSpec::Kind kind) {
   switch (kind) {
     case PortSpec::Kind::kMemif:
       return absl::StrCat("listen, wait, mtu=", kMinMtu, "..", kMaxMtu,
-                          ", buffers=N");
+                          ", buffers=N, capture=FILE");
     case PortSpec::Kind::kXdp:
-      return "mtu=N, buffers=N, queue=N";
+      return "mtu=N, buffers=N, queue=N, capture=FILE";
     default:
-      return "mtu=N, buffers=N";
+      return "mtu=N, buffers=N, capture=FILE";
   }
 }
 
 absl::Status ParseTarget(std::string_view whole, const std::string& text,
                          PortSpec& spec) {
-  // DPDK's own syntax has commas and goes to DPDK as it is.
+  const std::vector<std::string> parts = absl::StrSplit(text, ',');
+  spec.target = parts[0];
   if (spec.kind == PortSpec::Kind::kVdev || spec.kind == PortSpec::Kind::kPci) {
-    spec.target = text;
+    // All but our own options goes to DPDK as it is.
+    for (size_t i = 1; i < parts.size(); ++i) {
+      const Option option = SplitOption(parts[i]);
+      if (option.key != "capture") {
+        absl::StrAppend(&spec.target, ",", parts[i]);
+      } else if (!SetOption(option, spec)) {
+        return Bad(whole, "capture= needs the name of a file");
+      }
+    }
   } else {
-    const std::vector<std::string> parts = absl::StrSplit(text, ',');
-    spec.target = parts[0];
     for (size_t i = 1; i < parts.size(); ++i) {
       const Option option = SplitOption(parts[i]);
       if (!SetOption(option, spec)) {

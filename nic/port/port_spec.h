@@ -34,12 +34,14 @@ struct PortSpec {
   std::optional<uint32_t> buffers;  // frames in the port's pool
   uint32_t queue = 0;               // xdp
   std::optional<Faults> faults;
+  std::optional<std::string> capture;  // file that all frames are written to
 };
 
 // One line of help on what `--port` takes, for --help texts.
 inline constexpr char kPortHelp[] =
     "memif:PATH[,listen] | eth:IFACE | xdp:IFACE | pci:ADDR | vdev:ARGS, "
-    "any of them after faulty:loss=P,...: (may be repeated)";
+    "any of them after faulty:loss=P,...:, or with ,capture=FILE (may be "
+    "repeated)";
 
 // InvalidArgument, with what is wrong and what would be right.
 absl::StatusOr<PortSpec> ParsePortSpec(std::string_view text);

@@ -52,7 +52,9 @@ Group Describe(size_t index, const PortCounters& c) {
            {"tx_dropped", c.tx_dropped},
            {"rx_no_buffer", c.rx_no_buffer},
            {"doorbells_rung", c.doorbells_rung},
-           {"wakeups", c.wakeups}}};
+           {"wakeups", c.wakeups},
+           {"captured", c.captured},
+           {"capture_dropped", c.capture_dropped}}};
 }
 
 }  // namespace tripwire::stats
