@@ -40,3 +40,5 @@ configure_file(cmake/tripwire.pc.in ${PROJECT_BINARY_DIR}/tripwire.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/tripwire.pc
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT library)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT library)
+install(FILES nic/tools/wireshark/tripwire.lua
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/tripwire/wireshark COMPONENT programs)

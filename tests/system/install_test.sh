@@ -10,7 +10,8 @@ trap 'rm -rf "$work"' EXIT
 prefix=$work/prefix
 
 cmake --install "$build" --prefix "$prefix" >"$work/log" || { cat "$work/log"; exit 1; }
-for file in include/tripwire/nic/api/context.h bin/tw bin/tw-fsd bin/tw-mount sbin/mount.tripwire; do
+for file in include/tripwire/nic/api/context.h bin/tw bin/tw-fsd bin/tw-mount sbin/mount.tripwire \
+            share/tripwire/wireshark/tripwire.lua; do
   [[ -e $prefix/$file || -L $prefix/$file ]] || { echo "not installed: $file"; exit 1; }
 done
 "$prefix/bin/tw" --version
