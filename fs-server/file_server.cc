@@ -17,6 +17,7 @@
 #include "fs-server/attr.h"
 #include "fs-server/identity.h"
 #include "fs-server/ops/ops.h"
+#include "fs-server/proto/machine.h"
 #include "nic/base/random.h"
 
 namespace tripwire::fs {
@@ -41,10 +42,8 @@ size_t DescriptorLimit() {
 
 // Unstable data survives this process (it is in the kernel), not the machine.
 uint64_t BootVerifier() {
-  char id[64] = {};
-  UniqueFd fd(open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
-  const ssize_t n = fd ? read(fd.get(), id, sizeof(id)) : 0;
-  return SipHash({}, id, n > 0 ? static_cast<size_t>(n) : 0) | 1;
+  const uint64_t machine = ThisMachine();
+  return SipHash({}, &machine, sizeof machine) | 1;
 }
 
 }  // namespace
@@ -214,6 +213,8 @@ absl::StatusOr<std::vector<uint8_t>> FileServer::OpenSession(
   }
   reply.set_protocol_version(pb::PROTOCOL_VERSION);
   reply.set_boot_verifier(verifier());
+  // A server told what its boot is only plays at being another machine.
+  if (config_.boot_verifier == 0) reply.set_machine(ThisMachine());
   reply.set_lease_ms(config_.lease_ms);
   reply.set_server_name(config_.server_name);
   reply.set_acts_as_caller(acts_as_caller_);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "fs-server/proto/machine.h"
 #include "fuse-client/op.h"
 #include "spdlog/spdlog.h"
 
@@ -23,7 +24,8 @@ size_t FsOptions::DefaultUnstableBytes() {
 FileSystem::FileSystem(FsOptions options)
     : options_(std::move(options)),
       remote_(options_.patience),
-      unstable_(&nodes_, &buffers_, options_.unstable_bytes),
+      buffers_(kRequestBytes),
+      unstable_(&nodes_, options_.unstable_bytes),
       lease_keeper_(
           &nodes_, [this](Node& node) { RenewLease(node); },
           [this](Node& node) { DropPages(node); },
@@ -58,8 +60,7 @@ absl::Status FileSystem::Start(rpc::Client* client) {
     return absl::FailedPreconditionError(
         "the server speaks another version of the file protocol");
   }
-  boot_verifier_.store(greeting_.boot_verifier());
-  root_fsid_.store(greeting_.root_attr().fsid());
+  NoteServer(greeting_);
   lease_ms_ = greeting_.lease_ms();
   lock_waiters_.Begin(greeting_.lock_epoch());
   const uint32_t read_max = greeting_.info().read_max();
@@ -70,6 +71,15 @@ absl::Status FileSystem::Start(rpc::Client* client) {
   committer_ = std::thread([this] { CommitterLoop(); });
   lease_keeper_.Start(lease_ms_);
   return absl::OkStatus();
+}
+
+void FileSystem::NoteServer(const pb::GreetingReply& greeting) {
+  boot_verifier_.store(greeting.boot_verifier());
+  root_fsid_.store(greeting.root_attr().fsid());
+  // Copies of a running virtual machine have one boot; they have no memory in common.
+  same_kernel_.store(greeting.machine() != 0 &&
+                     greeting.machine() == fs::ThisMachine() &&
+                     remote_.client()->shares_memory());
 }
 
 void FileSystem::AttachKernel(KernelCache* kernel) { kernel_.store(kernel); }

@@ -72,7 +72,6 @@ struct RawRequest {
   uint32_t opcode = 0;
   bool kill_suidgid = false;  // the caller's write or open drops setuid and setgid
   RequestBuffer* buffer = nullptr;  // the request; a write may keep it
-  size_t buffer_size = 0;
 };
 extern thread_local RawRequest current_request;
 
@@ -291,6 +290,7 @@ class FileSystem {
 
   // --- recovery.cc
   void OnRecovered(rpc::Bytes greeting_reply);
+  void NoteServer(const pb::GreetingReply& greeting);
   // What opening a file again takes.
   struct OpenHandle {
     uint64_t state;
@@ -320,6 +320,8 @@ class FileSystem {
   pb::GreetingReply greeting_;
   std::atomic<uint64_t> boot_verifier_{0};
   std::atomic<uint64_t> root_fsid_{0};
+  // What the server was given is in the kernel that is ours as well.
+  std::atomic<bool> same_kernel_{false};
   std::atomic<uint64_t> next_state_{1};
   std::atomic<uint64_t> xattrs_set_{0};      // grows as ours begin and end to set any
   std::atomic<uint64_t> xattr_asked_ns_{0};  // when the kernel last asked for one

@@ -171,9 +171,7 @@ absl::Status MountSession::Open() {
 
 // The kernel's first request, INIT, before any other thread looks.
 absl::Status MountSession::Handshake() {
-  constexpr size_t kSmallest = 136 << 10;  // an xattr of 64 KiB, and to spare
-  buffer_size_ = std::max<size_t>(kSmallest, (1u << 20) + 4096);
-  std::vector<char> buffer(buffer_size_);
+  std::vector<char> buffer(kRequestBytes);
   ssize_t n;
   do {
     n = read(fd_, buffer.data(), buffer.size());
@@ -236,11 +234,10 @@ void MountSession::Work() {
   sigaddset(&wake, kWakeSignal);
   pthread_sigmask(SIG_UNBLOCK, &wake, nullptr);
 
-  RequestBuffer buffer;
+  RequestBuffer buffer = MallocBuffer(kRequestBytes);
   while (!over_.load()) {
-    if (!buffer) buffer = fs_->buffers().Take();
-    if (!buffer) buffer.reset(static_cast<char*>(std::malloc(buffer_size_)));
-    const ssize_t n = buffer ? read(fd_, buffer.get(), buffer_size_) : -1;
+    if (!buffer) buffer = fs_->buffers().Take();  // a write has kept the last one
+    const ssize_t n = buffer ? read(fd_, buffer.get(), kRequestBytes) : -1;
     if (n < 0) {
       if (errno == EINTR || errno == EAGAIN || errno == ENOENT) continue;
       if (errno == ENODEV) {
@@ -255,7 +252,6 @@ void MountSession::Work() {
     const auto size = static_cast<size_t>(n);
     if (!HandleOurselves(buffer.get(), size)) {
       current_request.buffer = &buffer;
-      current_request.buffer_size = buffer_size_;
       fuse_buf buf = {};
       buf.mem = buffer.get();
       buf.size = size;
@@ -265,7 +261,6 @@ void MountSession::Work() {
     if (reading_.fetch_add(1) >= options_.idle_threads) break;  // enough of us
   }
   reading_.fetch_sub(1);
-  if (buffer) fs_->buffers().Give(std::move(buffer));
   absl::MutexLock lock(&mu_);
   threads_.erase(pthread_self());
 }

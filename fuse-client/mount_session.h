@@ -82,7 +82,6 @@ class MountSession final : public KernelCache {
   int fd_ = -1;
   bool mounted_ = false;
   std::string device_;
-  size_t buffer_size_ = 0;
   std::atomic<bool> can_forget_all_names_{true};
   std::atomic<bool> over_{false};
   // Somebody unmounted it. Another mount may be in its place by now, even one with

@@ -53,6 +53,8 @@ void FileSystem::Read(fuse_req_t req, fuse_ino_t, size_t size, off_t offset,
 
 void FileSystem::KeepUnstable(const Op& op, OpenFile* file, const char* data,
                               size_t size, uint64_t offset) {
+  // What loses it loses us too: a copy would serve nobody.
+  if (same_kernel_.load()) return NoteUnsendable(op, file->node.get());
   UnstableData::Segment segment;
   segment.verifier = op.reply.write().verifier();
   segment.offset = offset;
@@ -61,20 +63,19 @@ void FileSystem::KeepUnstable(const Op& op, OpenFile* file, const char* data,
   segment.gid = file->gid;
   RequestBuffer* whole = current_request.buffer;
   if (whole && *whole && size >= kKeepWholeBuffer && data > whole->get() &&
-      data + size <= whole->get() + current_request.buffer_size) {
+      data + size <= whole->get() + kRequestBytes) {
     segment.data_start = static_cast<size_t>(data - whole->get());
     segment.buffer = std::move(*whole);
-    segment.pooled = true;
   } else {
-    segment.buffer.reset(static_cast<char*>(std::malloc(size)));
+    segment.buffer = MallocBuffer(size);
     if (!segment.buffer) return;  // then a crash of the server loses it, as it may
     std::memcpy(segment.buffer.get(), data, size);
   }
   unstable_.Add(file->node.get(), std::move(segment));
 }
 
-// What the server did by itself cannot be sent again: should it be lost in a crash
-// before a commit, the commit must fail.
+// What the server did by itself, or has in the kernel we share, cannot be sent again:
+// should it be lost before a commit, the commit must fail.
 void FileSystem::NoteUnsendable(const Op& op, Node* node) {
   UnstableData::Segment segment;
   segment.verifier = boot_verifier_.load();
@@ -117,6 +118,7 @@ void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size
     return;
   }
   const pb::WriteResult& result = op.reply.write();
+  boot_verifier_.store(result.verifier());  // it changes when data was lost, too
   const size_t written = std::min<size_t>(result.length(), size);
   const uint64_t where = append ? result.offset() : static_cast<uint64_t>(offset);
   if (result.committed() == pb::UNSTABLE && written > 0) {
@@ -144,6 +146,7 @@ int FileSystem::CommitNode(fuse_req_t req, Node* node, OpenFile* file,
   op.Name(node, file, call->mutable_object());
   call->set_data_only(data_only);
   if (const int error = op.Call()) return error;
+  boot_verifier_.store(op.reply.commit().verifier());
   const int resent =
       unstable_.Committed(node, 0, mark, op.reply.commit().verifier(),
                           [this](Node& n, const UnstableData::Segment& s) {

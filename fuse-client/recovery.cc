@@ -23,8 +23,7 @@ void FileSystem::OnRecovered(rpc::Bytes greeting_reply) {
   for (LockWaiters::Ref& wait : lock_waiters_.Begin(greeting.lock_epoch())) {
     AnswerWaitLater(std::move(wait), EINTR);
   }
-  boot_verifier_.store(greeting.boot_verifier());
-  root_fsid_.store(greeting.root_attr().fsid());
+  NoteServer(greeting);
   nodes_.SetRoot({greeting.root(), greeting.root_attr().ino(),
                   greeting.root_attr().fsid(), S_IFDIR});
   RecalledEverything();
@@ -158,7 +157,7 @@ int FileSystem::RefreshHandle(Node* node, bool during_recovery, int depth) {
 
 int FileSystem::ResendSegment(Node& node, const UnstableData::Segment& segment,
                               bool during_recovery) {
-  if (segment.length == 0) return EIO;  // the server's own work: see NoteUnsendable
+  if (segment.length == 0) return EIO;  // see NoteUnsendable
   Frame frame;
   frame.during_recovery = during_recovery;
   frame.call().mutable_creds()->set_uid(segment.uid);
@@ -219,8 +218,13 @@ void FileSystem::CommitEverything(uint64_t timeout_ns) {
 
 void FileSystem::CommitterLoop() {
   constexpr absl::Duration kOldest = absl::Seconds(15);
-  while (unstable_.WaitForWork(options_.unstable_bytes / 4, kOldest)) {
+  constexpr size_t kKeepBytes = 64 << 20;
+  for (;;) {
+    const auto work = unstable_.WaitForWork(options_.unstable_bytes / 4, kOldest);
+    if (work == UnstableData::Work::kStopped) return;
     CommitEverything(kNever);
+    // Nobody is writing much: what the last burst needed is not kept for the next.
+    if (work == UnstableData::Work::kOld) buffers_.Trim(kKeepBytes);
     if (unstable_.bytes() >= options_.unstable_bytes / 4) {
       absl::SleepFor(absl::Milliseconds(20));  // the server is in trouble: no spinning
     }

@@ -10,24 +10,6 @@
 
 namespace tripwire::fuse {
 
-RequestBuffer BufferPool::Take() {
-  absl::MutexLock lock(&mu_);
-  if (spare_.empty()) return nullptr;
-  RequestBuffer buffer = std::move(spare_.back());
-  spare_.pop_back();
-  return buffer;
-}
-
-void BufferPool::Give(RequestBuffer buffer) {
-  absl::MutexLock lock(&mu_);
-  if (spare_.size() < kMost) spare_.push_back(std::move(buffer));
-}
-
-void UnstableData::Release(Segment segment) {
-  bytes_ -= segment.length;
-  if (segment.pooled) pool_->Give(std::move(segment.buffer));
-}
-
 void UnstableData::Add(Node* node, Segment segment) {
   absl::MutexLock lock(&mu_);
   segment.sequence = next_sequence_++;
@@ -40,7 +22,7 @@ void UnstableData::Add(Node* node, Segment segment) {
     Segment& last = file.segments.back();
     if (last.offset == segment.offset && last.length == segment.length &&
         last.verifier == segment.verifier) {
-      Release(std::move(last));
+      bytes_ -= last.length;
       file.segments.pop_back();
     }
   }
@@ -67,7 +49,7 @@ void UnstableData::Discard(Node* node, uint64_t offset, uint64_t length) {
       tail.gid = s.gid;
       tail.offset = end;
       tail.length = s_end - end;
-      tail.buffer.reset(static_cast<char*>(std::malloc(tail.length)));
+      tail.buffer = MallocBuffer(tail.length);
       if (tail.buffer) {
         std::memcpy(tail.buffer.get(), s.data() + (end - s.offset), tail.length);
         bytes_ += tail.length;
@@ -79,7 +61,7 @@ void UnstableData::Discard(Node* node, uint64_t offset, uint64_t length) {
       s.length = offset - s.offset;
       kept.push_back(std::move(s));
     } else {
-      Release(std::move(s));
+      bytes_ -= s.length;
     }
   }
   it->second.segments = std::move(kept);
@@ -108,7 +90,7 @@ int UnstableData::Committed(Node* node, uint64_t fsid, uint64_t mark,
         if (s.sequence >= mark) {
           kept.push_back(std::move(s));
         } else if (s.verifier == verifier) {
-          Release(std::move(s));
+          bytes_ -= s.length;
         } else {
           bytes_ -= s.length;
           lost.emplace_back(nodes_->Ref(it->first), std::move(s));
@@ -170,7 +152,6 @@ int UnstableData::ResendAll(std::vector<std::pair<NodeRef, Segment>> segments,
       absl::MutexLock lock(&mu_);
       errors_[node.get()] = {nodes_->Ref(node.get()), error};
     }
-    if (segment.pooled) pool_->Give(std::move(segment.buffer));
   }
   return first_error;
 }
@@ -210,12 +191,12 @@ void UnstableData::WaitForRoom() {
   mu_.Await(absl::Condition(&room));
 }
 
-bool UnstableData::WaitForWork(size_t threshold, absl::Duration age) {
+UnstableData::Work UnstableData::WaitForWork(size_t threshold, absl::Duration age) {
   absl::MutexLock lock(&mu_);
   for (;;) {
-    if (stop_) return false;
-    if (bytes_ >= threshold) return true;
-    if (!files_.empty() && absl::Now() - oldest_ >= age) return true;
+    if (stop_) return Work::kStopped;
+    if (bytes_ >= threshold) return Work::kMuch;
+    if (!files_.empty() && absl::Now() - oldest_ >= age) return Work::kOld;
     const auto changed = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
       return stop_ || bytes_ >= threshold;
     };

@@ -4,37 +4,17 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <map>
-#include <memory>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "fuse-client/node_table.h"
+#include "fuse-client/request_buffers.h"
 
 namespace tripwire::fuse {
-
-// A request buffer from malloc.
-struct FreeDeleter {
-  void operator()(char* p) const { std::free(p); }
-};
-using RequestBuffer = std::unique_ptr<char, FreeDeleter>;
-
-// Keeps request buffers for the next use, so that a stream of large writes does
-// not have the kernel zero a fresh megabyte for each. Thread-safe.
-class BufferPool {
- public:
-  RequestBuffer Take();  // null when there is none
-  void Give(RequestBuffer buffer);
-
- private:
-  static constexpr size_t kMost = 64;
-  absl::Mutex mu_;
-  std::vector<RequestBuffer> spare_ ABSL_GUARDED_BY(mu_);
-};
 
 // Data the server has accepted but may still lose in a crash. It is kept until a
 // commit with the same boot verifier, and sent again when the verifier changed.
@@ -54,15 +34,14 @@ class UnstableData {
     size_t length = 0;
     size_t data_start = 0;  // within buffer
     RequestBuffer buffer;
-    bool pooled = false;  // a whole request buffer
     uint32_t uid = 0, gid = 0;
     const char* data() const { return buffer.get() + data_start; }
   };
   // Sends one segment again so that it is durable at once; returns an errno.
   using Resend = std::function<int(Node&, const Segment&)>;
 
-  UnstableData(NodeTable* nodes, BufferPool* pool, size_t most_bytes)
-      : nodes_(nodes), pool_(pool), most_bytes_(most_bytes) {}
+  UnstableData(NodeTable* nodes, size_t most_bytes)
+      : nodes_(nodes), most_bytes_(most_bytes) {}
 
   void Add(Node* node, Segment segment);
   // The file now ends at `size`, or has a hole there: what was there must not be
@@ -88,9 +67,10 @@ class UnstableData {
   NodeRef Any();
   // Blocks while more than the allowed amount is held.
   void WaitForRoom();
+  enum class Work { kMuch, kOld, kStopped };
   // Blocks until there is `threshold` bytes of unstable data or the oldest is as
-  // old as `age`; false after `Stop`.
-  bool WaitForWork(size_t threshold, absl::Duration age);
+  // old as `age`, or until `Stop`.
+  Work WaitForWork(size_t threshold, absl::Duration age);
   void Stop();
 
  private:
@@ -98,13 +78,11 @@ class UnstableData {
     NodeRef node;
     std::deque<Segment> segments;
   };
-  // Takes matching segments out; they are sent again without the lock.
-  void Release(Segment segment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // They are sent again without the lock.
   int ResendAll(std::vector<std::pair<NodeRef, Segment>> segments,
                 const Resend& resend);
 
   NodeTable* const nodes_;
-  BufferPool* const pool_;
   const size_t most_bytes_;
   absl::Mutex mu_;
   std::map<Node*, File> files_ ABSL_GUARDED_BY(mu_);

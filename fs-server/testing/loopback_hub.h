@@ -183,6 +183,7 @@ class LoopbackClient final : public Client {
   uint32_t message_bytes() const override { return server_options_.message_bytes; }
   uint32_t bulk_bytes() const override { return server_options_.bulk_bytes; }
   bool connected() const override;
+  bool shares_memory() const override { return true; }
 
   absl::Status Open();  // the first session; in the connecting thread
   const ClientOptions& options() const { return options_; }

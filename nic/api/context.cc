@@ -220,6 +220,8 @@ absl::StatusOr<LinkInfo> Context::Describe(LinkId id) {
   info.service = link->service;
   info.private_data = link->private_data;
   info.up = link->state == LinkState::kOpen;
+  info.shares_memory =
+      impl_.engine().ports()[link->port]->info().is_reliable;
   info.round_trip_ns = link->smoothed_rtt;
   info.send_window_frames = std::min<uint32_t>(
       static_cast<uint32_t>(link->congestion_window), link->peer_credit);

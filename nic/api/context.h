@@ -105,6 +105,7 @@ struct LinkInfo {
   std::string service;
   std::vector<uint8_t> private_data;   // what the peer said when connecting/accepting
   bool up = false;
+  bool shares_memory = false;          // the path is memory shared with the peer's machine
   uint64_t round_trip_ns = 0;          // smoothed
   uint32_t send_window_frames = 0;     // min(congestion window, peer's credit)
   uint64_t retransmitted_frames = 0;

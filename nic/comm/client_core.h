@@ -170,6 +170,9 @@ class ClientCore {
   bool connected() const {
     return connected_.load(std::memory_order_relaxed);  // only news
   }
+  bool shares_memory() const {
+    return shares_memory_.load(std::memory_order_relaxed);  // only news
+  }
   // OK while the session lives.
   absl::Status ended();
   // Why the last attempt to connect failed; OK if none did.
@@ -278,6 +281,7 @@ class ClientCore {
   std::atomic<uint32_t> message_bytes_{0}, bulk_bytes_{0};
   std::vector<std::unique_ptr<Octets>> greeting_replies_;  // readers may hold any
   std::atomic<const Octets*> greeting_reply_;
+  std::atomic<bool> shares_memory_{false};
 
   // Memory the server writes.
   Mapping reply_area_;

@@ -125,6 +125,7 @@ void ClientCore::OnLinkUp(LinkId link) {
   const absl::StatusOr<LinkInfo> info = context_->Describe(link);
   if (!info.ok()) return;  // its end is the next event
   if (peer_.empty()) peer_ = info->node;
+  shares_memory_.store(info->shares_memory, std::memory_order_relaxed);
   const auto answer = ParseConnectAnswer(info->private_data);
   if (!answer.has_value()) {
     return End(absl::FailedPreconditionError(

@@ -291,6 +291,8 @@ class Client {
   virtual uint32_t message_bytes() const = 0;
   virtual uint32_t bulk_bytes() const = 0;
   virtual bool connected() const = 0;
+  // The server is reached through memory it shares with us: it is on this machine.
+  virtual bool shares_memory() const = 0;
 };
 
 }  // namespace tripwire::rpc

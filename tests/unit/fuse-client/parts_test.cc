@@ -168,7 +168,7 @@ TEST(MountTable, MountPointsAreChecked) {
 
 class UnstableTest : public ::testing::Test {
  protected:
-  UnstableTest() : data_(&nodes_, &pool_, 1 << 20) {
+  UnstableTest() : data_(&nodes_, 1 << 20) {
     Node* root = nodes_.Get(NodeTable::kRootId);
     a_ = nodes_.Enter({"a", 10, 1, S_IFREG}, root, "a");
     b_ = nodes_.Enter({"b", 11, 1, S_IFREG}, root, "b");
@@ -178,7 +178,7 @@ class UnstableTest : public ::testing::Test {
     segment.verifier = verifier;
     segment.offset = offset;
     segment.length = text.size();
-    segment.buffer.reset(static_cast<char*>(malloc(text.size() + 1)));
+    segment.buffer = MallocBuffer(text.size() + 1);
     memcpy(segment.buffer.get(), text.data(), text.size());
     data_.Add(node, std::move(segment));
   }
@@ -190,7 +190,6 @@ class UnstableTest : public ::testing::Test {
     };
   }
   NodeTable nodes_;
-  BufferPool pool_;
   UnstableData data_;
   Node* a_;
   Node* b_;
@@ -254,6 +253,44 @@ TEST_F(UnstableTest, TruncatedDataDoesNotComeBack) {
   EXPECT_EQ(6u, data_.bytes());
   data_.Committed(b_, 0, data_.Mark(), 2, Log());
   EXPECT_THAT(sent_, ::testing::UnorderedElementsAre("b@0:012", "b@7:789"));
+}
+
+TEST(BufferPoolTest, BuffersAreApartAndComeBackLastFirst) {
+  BufferPool pool(kRequestBytes);
+  std::vector<RequestBuffer> out;
+  for (int i = 0; i < 100; ++i) {
+    out.push_back(pool.Take());
+    ASSERT_TRUE(out.back());
+    std::memset(out.back().get(), i, kRequestBytes);
+  }
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(i, out[i].get()[0]);
+    EXPECT_EQ(i, out[i].get()[kRequestBytes - 1]);
+  }
+  const char* last = out[40].get();
+  out[40].reset();
+  EXPECT_EQ(last, pool.Take().get());
+}
+
+TEST(BufferPoolTest, TrimGivesBackWhatNobodyUses) {
+  BufferPool pool(kRequestBytes);
+  std::vector<RequestBuffer> out;
+  for (int i = 0; i < 100; ++i) out.push_back(pool.Take());
+  const size_t most = pool.held_bytes();
+  EXPECT_GE(most, 100 * kRequestBytes);
+  pool.Trim(0);
+  EXPECT_EQ(most, pool.held_bytes());  // all of it is in use
+  std::memset(out[99].get(), 'x', kRequestBytes);
+  out.erase(out.begin(), out.begin() + 99);
+  pool.Trim(0);
+  EXPECT_GT(most, pool.held_bytes());
+  EXPECT_GT(pool.held_bytes(), 0u);
+  EXPECT_EQ('x', out[0].get()[kRequestBytes - 1]);
+  for (int i = 0; i < 100; ++i) out.push_back(pool.Take());
+  for (RequestBuffer& buffer : out) std::memset(buffer.get(), 'y', kRequestBytes);
+  out.clear();
+  pool.Trim(0);
+  EXPECT_EQ(0u, pool.held_bytes());
 }
 
 }  // namespace

@@ -164,6 +164,34 @@ TEST_F(RecoveryTest, UnstableDataIsSentAgainWhenTheServerLostIt) {
   EXPECT_EQ("closed but not committed", Read(Tree("closed")));
 }
 
+// The server's kernel is ours: it has the data, so we keep no copy to send again.
+TEST_F(RecoveryTest, WhatOurOwnKernelHasOutlivesTheServerWithoutACopy) {
+  StartServer(0);
+  Mount();
+  UniqueFd fd(open(P("f").c_str(), O_CREAT | O_RDWR, 0644));
+  const std::string data(300000, 'd');
+  ASSERT_EQ(300000, pwrite(fd.get(), data.data(), data.size(), 0));
+  KillServer();
+  Write(Tree("f"), "others");  // would be overwritten by sending it again
+  StartServer(0);
+  EXPECT_EQ(0, fsync(fd.get()));
+  EXPECT_EQ("others", Read(Tree("f")));
+}
+
+TEST_F(RecoveryTest, DataThatWasLostAndCannotBeSentAgainIsToldToFsyncOnce) {
+  StartServer(0);
+  Mount();
+  UniqueFd fd(open(P("f").c_str(), O_CREAT | O_RDWR, 0644));
+  ASSERT_EQ(3, pwrite(fd.get(), "one", 3, 0));
+  files_->DataLost();  // the disk failed
+  EXPECT_EQ(-1, fsync(fd.get()));
+  EXPECT_EQ(EIO, errno);
+  EXPECT_EQ(0, fsync(fd.get()));
+  ASSERT_EQ(3, pwrite(fd.get(), "two", 3, 0));
+  EXPECT_EQ(0, fsync(fd.get()));
+  EXPECT_EQ("two", Read(Tree("f")));
+}
+
 TEST_F(RecoveryTest, CommittedAndTruncatedDataIsNotSentAgain) {
   StartServer(1);
   Mount();
