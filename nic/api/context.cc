@@ -249,58 +249,13 @@ std::optional<std::vector<uint8_t>> Context::TakeMessage(LinkId link) {
   return message;
 }
 
-Tripwire Context::Watch(const Aperture& aperture, uint64_t offset,
-                        uint64_t length, Access access, TripwireMode mode,
-                        uint64_t cookie, bool events) {
-  assert(length > 0 &&
-         InRange(aperture.name().length_bytes, offset, length));
-  TripwireEntry entry;
-  entry.context = id_;
-  entry.offset = offset;
-  entry.length = length;
-  entry.access = access;
-  entry.one_shot = mode == TripwireMode::kOneShot;
-  entry.wants_events = events;
-  entry.cookie = cookie;
-  entry.handle = aperture.name().handle;
-  entry.generation = aperture.name().generation;
-  auto lock = impl_.Lock();
-  Tripwire tripwire;
-  tripwire.id_ = impl_.engine().Watch(std::move(entry));
-  tripwire.context_ = this;
-  return tripwire;
-}
-
-Tripwire Context::Watch(const RemoteAperture& aperture, uint64_t offset,
-                        uint64_t length, Access access, TripwireMode mode,
-                        uint64_t cookie, bool events) {
-  assert(length > 0 && InRange(aperture.name.length_bytes, offset, length));
-  TripwireEntry entry;
-  entry.context = id_;
-  entry.offset = offset;
-  entry.length = length;
-  entry.access = access;
-  entry.one_shot = mode == TripwireMode::kOneShot;
-  entry.wants_events = events;
-  entry.cookie = cookie;
-  entry.outbound = true;
-  entry.handle = aperture.name.handle;
-  entry.generation = aperture.name.generation;
-  auto lock = impl_.Lock();
-  if (Owns(aperture.link)) entry.link = aperture.link;  // else: lost already
-  Tripwire tripwire;
-  tripwire.id_ = impl_.engine().Watch(std::move(entry));
-  tripwire.context_ = this;
-  return tripwire;
-}
-
 bool Context::WaitWord(const Aperture& aperture, uint64_t offset,
                        uint64_t expected, uint64_t deadline_ns,
                        std::optional<LinkId> peer) {
-  assert(InRange(aperture.name().length_bytes, offset, 8));
+  if (!InRange(aperture.memory().size(), offset, 8)) return false;
   const auto* word =
       reinterpret_cast<const uint64_t*>(aperture.memory().data() + offset);
-  assert(reinterpret_cast<uintptr_t>(word) % 8 == 0);
+  if (reinterpret_cast<uintptr_t>(word) % 8 != 0) return false;
   bool changed = false;
   nic_.WaitUntil(
       [&] {

@@ -22,6 +22,7 @@ namespace tripwire {
 
 class Context;
 class Engine;
+struct TripwireSpec;
 
 // A local aperture: memory of this process that peers may reach. Destroying it
 // revokes it: once the destructor (or Revoke) returns, no frame, however late,
@@ -60,6 +61,40 @@ enum class WriteOrder : uint8_t { kOrdered, kUnordered };
 
 enum class TripwireMode : uint8_t { kOneShot, kPersistent };
 
+// A peer's aperture as a tripwire's action writes to it, each time it fires.
+struct ChainedWriteTo {
+  RemoteAperture to;
+  uint64_t offset = 0;
+  // What is written (copied; at most kMaxChainedBytes), unless `sends_word`: then
+  // the 64-bit word the tripwire watches, as it was when it fired.
+  std::span<const uint8_t> data;
+  bool sends_word = false;
+};
+
+// All that can be asked of a tripwire.
+struct TripwireOptions {
+  Access access = Access::kWrite;
+  TripwireMode mode = TripwireMode::kPersistent;
+  // It fires only for accesses that leave the 64-bit word at the start of its range
+  // like this. Looked at when the access is complete, in its turn among those of its
+  // link; what other links and the program's own threads store counts as it is by
+  // then. In-bound only, and the word must be there as for Arm(expected).
+  ValueCondition condition;
+  // It fires at every so-manieth of those accesses, counted since it was armed. >= 1.
+  uint64_t every = 1;
+
+  // What it does when it fires; any of these.
+  bool events = true;   // an event on the context's queue, coalesced
+  uint64_t cookie = 0;  // of the events
+  // Is incremented (release). Must outlive the tripwire.
+  std::atomic<uint64_t>* counter = nullptr;
+  // Is issued as Write without a Completion is. An access that was itself issued by
+  // a tripwire's action, and so on, counts its hops; at 15 the write is not issued
+  // (counter `chains_stopped`), so that loops end. Nor is it when the link is down
+  // or the peer's NIC does not count hops (`chains_lost`).
+  std::optional<ChainedWriteTo> write;
+};
+
 // A watch on [offset, offset + length) of an aperture. Made disarmed.
 //
 // In-bound (on an Aperture): fires when a peer's access touches the range, after
@@ -69,6 +104,8 @@ enum class TripwireMode : uint8_t { kOneShot, kPersistent };
 //
 // Every access that touches the range while armed counts once, however it was
 // segmented; firings coalesce into one event with an exact count.
+//
+// One that was moved from, removed, or never made does nothing and never fires.
 class Tripwire {
  public:
   Tripwire() = default;
@@ -84,11 +121,12 @@ class Tripwire {
   // fall between the look and the arming. In-bound only; the range must start
   // 8-byte aligned and hold 8 bytes.
   bool Arm(uint64_t expected);
-  // Returns whether it fired since it was last armed or its event was taken: if
-  // false, it never will.
+  // Returns whether it had fired since it was last armed. If false, it never will;
+  // if true, what it did is done, but for its event, which may still be queued.
   bool Disarm();
 
-  // Accesses counted since it was made.
+  // Firings since it was made: accesses, unless a condition or `every` leaves some
+  // out.
   uint64_t count() const;
   // Blocks until count() > seen, or the deadline (NIC clock) passes, or the link
   // of an out-bound tripwire is lost; returns count().
@@ -224,9 +262,26 @@ class Context {
                  uint64_t length, Access access, TripwireMode mode,
                  uint64_t cookie = 0, bool events = true);
 
+  // The same with everything that can be asked for. INVALID_ARGUMENT when the
+  // options make no sense for this range, OUT_OF_RANGE when it is empty or not in
+  // the aperture.
+  absl::StatusOr<Tripwire> Watch(const Aperture& aperture, uint64_t offset,
+                                 uint64_t length,
+                                 const TripwireOptions& options);
+  absl::StatusOr<Tripwire> Watch(const RemoteAperture& aperture,
+                                 uint64_t offset, uint64_t length,
+                                 const TripwireOptions& options);
+
+  // Waits until one of the tripwires has fired more often than `seen` says (as
+  // many, in the same order), or its link is lost; returns its index, the first if
+  // several have. Nothing when the deadline passed first.
+  std::optional<size_t> WaitAny(std::span<const Tripwire* const> tripwires,
+                                std::span<const uint64_t> seen,
+                                uint64_t deadline_ns);
+
   // Waits while the aligned 64-bit word at `offset` holds `expected`: a futex on
   // the far side of a network. False when the deadline passed first, or `peer`,
-  // if given, was lost.
+  // if given, was lost; at once when there is no such word.
   bool WaitWord(const Aperture& aperture, uint64_t offset, uint64_t expected,
                 uint64_t deadline_ns,
                 std::optional<LinkId> peer = std::nullopt);
@@ -257,6 +312,9 @@ class Context {
                            uint8_t operation, uint64_t operand,
                            uint64_t expected, uint64_t* result,
                            Completion* completion);
+  absl::Status CheckOptions(const TripwireOptions& options,
+                            const uint8_t* word, TripwireSpec* spec) const;
+  absl::StatusOr<Tripwire> Make(const TripwireSpec& spec);
   // Starts an operation on a link of ours; it says whether the link is open.
   absl::Status Issue(LinkId link, Completion* completion,
                      absl::FunctionRef<bool(Engine&)> operation);

@@ -49,26 +49,31 @@ void Tripwire::Remove() {
 }
 
 void Tripwire::Arm() {
+  if (context_ == nullptr) return;
   auto lock = context_->impl_.Lock();
   context_->impl_.engine().Arm(id_);
 }
 
 bool Tripwire::Arm(uint64_t expected) {
+  if (context_ == nullptr) return false;
   auto lock = context_->impl_.Lock();
   return context_->impl_.engine().ArmIfEqual(id_, expected);
 }
 
 bool Tripwire::Disarm() {
+  if (context_ == nullptr) return false;
   auto lock = context_->impl_.Lock();
   return context_->impl_.engine().Disarm(id_);
 }
 
 uint64_t Tripwire::count() const {
+  if (context_ == nullptr) return 0;
   auto lock = context_->impl_.Lock();
   return context_->impl_.engine().tripwire(id_).count;
 }
 
 uint64_t Tripwire::Wait(uint64_t seen, uint64_t deadline_ns) {
+  if (context_ == nullptr) return 0;
   Engine& engine = context_->impl_.engine();
   uint64_t count = 0;
   context_->nic_.WaitUntil(

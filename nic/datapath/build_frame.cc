@@ -123,7 +123,10 @@ void Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
   } else {
     source = SourceOf(op, offset, length);
   }
-  auto flags = static_cast<uint16_t>(op.hops << wire::kHopsShift);
+  uint16_t flags = 0;
+  if (type == wire::kWrite) {
+    flags = static_cast<uint16_t>(op.hops << wire::kHopsShift);
+  }
   if (ack_requested) flags |= wire::kAckRequested;
   if (!CarriesData(type) || offset + length == op.length) flags |= wire::kLast;
   // What is before its fence is done, or it keeps its place.

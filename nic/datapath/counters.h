@@ -19,6 +19,10 @@ struct NicCounters {
   uint64_t write_bytes = 0, read_bytes = 0;
   uint64_t tripwires_fired = 0;     // accesses that touched an armed tripwire
   uint64_t events = 0;              // events put on queues (coalesced)
+  uint64_t chained_writes = 0;      // writes that tripwires' actions issued
+  // Those not issued: after too many hops (a loop), or for want of a link that
+  // takes them.
+  uint64_t chains_stopped = 0, chains_lost = 0;
   // Frames dropped, by reason.
   uint64_t drop_malformed = 0, drop_checksum = 0, drop_unknown_link = 0,
            drop_epoch = 0, drop_window = 0, drop_no_buffer = 0;

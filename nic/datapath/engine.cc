@@ -35,6 +35,7 @@ bool Engine::Poll(uint64_t now_ns) {
   bool busy = ReceiveBursts();
   if (!busy && !questions_owed_.empty()) AskWhatIsOwed();
   busy |= RunTimers();
+  if (!chains_.empty()) busy |= RunChains();
   busy |= ServeLinks();
   return busy;
 }
@@ -42,7 +43,9 @@ bool Engine::Poll(uint64_t now_ns) {
 uint64_t Engine::NextDeadline() const {
   const uint64_t timer = timers_.empty() ? kNever : timers_.top().first;
   // Links whose path was full: nothing tells when it has room again.
-  const uint64_t retry = ready_.empty() ? kNever : now_ns_ + kRetryNs;
+  const uint64_t retry = !chains_.empty() ? now_ns_
+                         : ready_.empty() ? kNever
+                                          : now_ns_ + kRetryNs;
   return std::min({timer, control_at_, service_at_, retry});
 }
 

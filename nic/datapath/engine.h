@@ -20,6 +20,8 @@
 #include "nic/datapath/copy_pool.h"
 #include "nic/datapath/counters.h"
 #include "nic/datapath/link.h"
+#include "nic/datapath/slab.h"
+#include "nic/datapath/tripwire_entry.h"
 #include "nic/datapath/tripwire_table.h"
 #include "nic/datapath/types.h"
 #include "nic/port/port.h"
@@ -48,7 +50,8 @@ struct EngineOptions {
   // see the 32 bits on the wire wrap.
   uint64_t first_sequence = 1;
   // What this NIC says it understands (wire::Feature).
-  uint32_t features = wire::kFeatureAtomics | wire::kFeatureUnordered;
+  uint32_t features = wire::kFeatureAtomics | wire::kFeatureUnordered |
+                      wire::kFeatureHops;
 };
 
 // The NIC itself: ports in, memory and events out. Everything a frame can cause
@@ -122,12 +125,13 @@ class Engine {
   std::optional<std::vector<uint8_t>> TakeMessage(LinkId link);
 
   // --- Tripwires ------------------------------------------------------------
-  uint32_t Watch(TripwireEntry entry);  // REQUIRES: a range of a live aperture
+  // REQUIRES: a range of a live aperture; what `extra` asks for makes sense there.
+  uint32_t Watch(const TripwireSpec& spec);
   void Unwatch(uint32_t tripwire);
   void Arm(uint32_t tripwire);
   bool ArmIfEqual(uint32_t tripwire, uint64_t expected);
   bool Disarm(uint32_t tripwire);
-  const TripwireEntry& tripwire(uint32_t id) const { return *tripwires_[id]; }
+  const TripwireEntry& tripwire(uint32_t id) const { return tripwires_[id]; }
 
   // --- Events ---------------------------------------------------------------
   size_t TakeEvents(uint32_t context, std::span<Event> events);
@@ -297,12 +301,23 @@ class Engine {
   void OnClose(Link& link);
   void OnClosed(Link& link);
 
-  // engine_events.cc
-  void Touch(uint32_t tripwire, Access access);
+  // engine_tripwires.cc, engine_events.cc
+  // An access touched the range of the tripwire. `hops`: those of the access.
+  void Touch(uint32_t tripwire, Access access, unsigned hops) {
+    if (Includes(tripwires_[tripwire].armed, access)) Fire(tripwire, hops);
+  }
+  void Fire(uint32_t tripwire, unsigned hops);
+  bool Qualifies(TripwireExtra& extra, uint64_t word) const;
+  void Act(uint32_t tripwire, TripwireExtra& extra, uint64_t word,
+           unsigned hops);
+  bool RunChains();
+  void FreeTripwire(uint32_t tripwire);
+  ApertureEntry* ApertureOf(const TripwireEntry& entry);
+  void SetExtra(TripwireEntry& entry, const TripwireExtra& extra);
   void FireOutbound(Link& link, Access access, uint32_t handle,
-                    uint32_t generation, uint64_t offset, uint64_t length);
+                    uint32_t generation, uint64_t offset, uint64_t length,
+                    unsigned hops);
   void PushSource(uint32_t context, uint64_t source);
-  void TellTripwire(uint32_t id);
   bool TakeLinkEvent(Link& link, Event* event);
   void FailOp(Link& link, OpStatus status);
   void Finish(Completion* completion, OpStatus status);
@@ -329,7 +344,7 @@ class Engine {
   bool now_is_stale_ = false;
   uint64_t service_at_ = 0;
   uint64_t control_at_ = 0;
-  uint64_t tripwires_made_ = 0;
+  uint32_t tripwires_made_ = 0;
   uint32_t held_frames_ = 0;  // early frames, all links
   // Here rather than on the stack: clearing them would cost more than a frame.
   std::array<Frame, kBurst> rx_burst_, tx_burst_;
@@ -338,8 +353,19 @@ class Engine {
   std::vector<std::unique_ptr<ContextState>> contexts_;
   std::vector<std::unique_ptr<Link>> links_;
   std::vector<uint32_t> free_links_;
-  std::vector<std::unique_ptr<TripwireEntry>> tripwires_;
+  Slab<TripwireEntry> tripwires_;
+  Slab<TripwireRange> ranges_;  // of the same ids
   std::vector<uint32_t> free_tripwires_;
+  std::vector<std::unique_ptr<TripwireExtra>> extras_;
+  std::vector<uint32_t> free_extras_;
+  // Writes that firings asked for: begun between frames, never in the middle of
+  // what one causes.
+  struct Chain {
+    uint32_t tripwire, made;
+    uint8_t hops;
+    uint64_t word;
+  };
+  std::vector<Chain> chains_;
   CopyPool copies_;
 
   // Links with frames to send or acknowledgements due at the end of this turn.

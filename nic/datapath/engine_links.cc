@@ -5,6 +5,12 @@
 #include "nic/datapath/engine.h"
 
 namespace tripwire {
+namespace {
+
+constexpr uint64_t kWholeSpace = Le48::kMax + 1;  // of offsets in an aperture
+
+}  // namespace
+
 uint32_t Engine::CreateContext() {
   for (uint32_t id = 0; id < contexts_.size(); ++id) {
     if (!contexts_[id]->live) {
@@ -39,7 +45,7 @@ void Engine::DestroyContext(uint32_t context) {
   while (TakeEvents(context, untold) > 0) {
   }
   for (uint32_t id = 0; id < tripwires_.size(); ++id) {
-    if (tripwires_[id] != nullptr && tripwires_[id]->context == context) {
+    if (tripwires_[id].made != 0 && tripwires_[id].context == context) {
       Unwatch(id);
     }
   }
@@ -114,15 +120,11 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
     copies_.Give(reply.list.block);
     Finish(reply.completion, OpStatus::kLinkLost);
   }
-  if (!link.outbound.empty()) {
-    for (auto& tripwire : tripwires_) {
-      if (tripwire != nullptr && tripwire->outbound &&
-          tripwire->link == link.id) {
-        tripwire->link_lost = true;
-      }
-    }
-    link.outbound.clear();
+  for (auto& [name, index] : link.outbound) {
+    index->Visit(0, kWholeSpace,
+                 [&](uint32_t id) { tripwires_[id].link_lost = true; });
   }
+  link.outbound.clear();
   link.refusals.clear();
   link.touched.clear();
   link.message.clear();

@@ -95,7 +95,7 @@ Engine::Delivery Engine::OnAtomicRequest(Link& link,
   MarkReady(link);
   if (aperture->tripwires != nullptr) {
     aperture->tripwires->Visit(offset, kWordBytes, [&](uint32_t tripwire) {
-      Touch(tripwire, Access::kAtomic);
+      Touch(tripwire, Access::kAtomic, view.hops());
     });
   }
   return Delivery::kTaken;
@@ -113,7 +113,7 @@ void Engine::OnAtomicResponse(Link& link, const wire::FrameView& view) {
     std::memcpy(ended.into, &value, sizeof value);
   }
   FireOutbound(link, Access::kAtomic, ended.handle, ended.generation,
-               ended.offset, ended.length);
+               ended.offset, ended.length, ended.hops);
   Finish(ended.completion, OpStatus::kOk);
 }
 

@@ -65,6 +65,7 @@ Engine::Delivery Engine::OnReadRequest(Link& link,
   op.offset = body.offset.get();
   op.length = body.length.get();
   op.operation = view.sequence();
+  op.hops = static_cast<uint8_t>(view.hops());
   ++link.answers_queued;
   MarkReady(link);
   return Delivery::kTaken;
@@ -108,7 +109,7 @@ void Engine::OnReadResponse(Link& link, const wire::FrameView& view) {
   }
   std::atomic_thread_fence(std::memory_order_release);
   FireOutbound(link, Access::kRead, ended.handle, ended.generation,
-               ended.offset, ended.length);
+               ended.offset, ended.length, ended.hops);
   Finish(ended.completion, OpStatus::kOk);
 }
 

@@ -166,11 +166,11 @@ void Engine::OnWrite(Link& link, const wire::FrameView& view) {
       // Pairs with the acquire of whoever sees the tripwire's event or count.
       std::atomic_thread_fence(std::memory_order_release);
       aperture->tripwires->Visit(offset, data.size(), [&](uint32_t tripwire) {
-        Touch(tripwire, Access::kWrite);
+        Touch(tripwire, Access::kWrite, view.hops());
       });
     } else {
       aperture->tripwires->Visit(offset, data.size(), [&](uint32_t tripwire) {
-        link.touched.push_back({tripwire, tripwires_[tripwire]->made});
+        link.touched.push_back({tripwire, tripwires_[tripwire].made});
       });
     }
   }
@@ -193,8 +193,8 @@ void Engine::OnWrite(Link& link, const wire::FrameView& view) {
   std::sort(link.touched.begin(), link.touched.end());
   const auto end = std::unique(link.touched.begin(), link.touched.end());
   for (auto it = link.touched.begin(); it != end; ++it) {
-    const auto& entry = tripwires_[it->id];
-    if (entry != nullptr && entry->made == it->made) Touch(it->id, Access::kWrite);
+    if (tripwires_[it->id].made != it->made) continue;
+    Touch(it->id, Access::kWrite, view.hops());
   }
   link.touched.clear();
   link.touched_limit = 64;

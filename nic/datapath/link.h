@@ -123,6 +123,7 @@ struct AwaitedReply {
   uint64_t length = 0;
   uint64_t received = 0;
   uint32_t handle = 0, generation = 0;  // for out-bound tripwires
+  uint8_t hops = 0;
   uint64_t offset = 0;
 };
 
@@ -130,7 +131,7 @@ struct AwaitedReply {
 // one that got the same id.
 struct TouchedTripwire {
   uint32_t id = 0;
-  uint64_t made = 0;
+  uint32_t made = 0;
   auto operator<=>(const TouchedTripwire&) const = default;
 };
 

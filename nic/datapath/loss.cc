@@ -123,7 +123,7 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
       if (status == OpStatus::kOk) {
         if (!link.outbound.empty()) {
           FireOutbound(link, Access::kWrite, op.handle, op.generation, op.offset,
-                       op.length);
+                       op.length, op.hops);
         }
       } else if (op.completion == nullptr) {
         FailOp(link, status);

@@ -227,6 +227,7 @@ void Engine::OnTransmitted(Link& link, SendOp& op) {
     reply.handle = op.handle;
     reply.generation = op.generation;
     reply.offset = op.offset;
+    reply.hops = op.hops;
   } else if (op.type == wire::kReadResponse) {
     ApertureEntry* aperture = contexts_[link.context]->apertures.Find(
         op.handle, op.generation);
@@ -234,7 +235,7 @@ void Engine::OnTransmitted(Link& link, SendOp& op) {
     counters_.read_bytes += op.length;
     if (aperture != nullptr && aperture->tripwires != nullptr) {
       aperture->tripwires->Visit(
-          op.offset, op.length, [&](uint32_t id) { Touch(id, Access::kRead); });
+          op.offset, op.length, [&](uint32_t id) { Touch(id, Access::kRead, op.hops); });
     }
   }
 }

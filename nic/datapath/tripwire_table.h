@@ -14,31 +14,6 @@
 
 namespace tripwire {
 
-// One watch. Lives in the engine's table; the index refers to it by id.
-struct TripwireEntry {
-  uint32_t context = 0;
-  uint64_t offset = 0;
-  uint64_t length = 0;
-  Access access = Access::kNone;
-  bool one_shot = false;
-  bool armed = false;
-  bool wants_events = true;
-  bool queued = false;       // an event of it is on its context's queue
-  bool link_lost = false;    // out-bound: its link is gone, it never fires again
-  uint64_t cookie = 0;
-  uint64_t count = 0;        // accesses counted since it was made
-  uint64_t told = 0;         // part of `count` already handed out in events
-  uint64_t fired_since_arm = 0;
-  uint64_t made = 0;         // serial number: ids are used again
-  // Where it is indexed: an aperture of `context`, or an import over `link`.
-  bool outbound = false;
-  uint32_t handle = 0;
-  uint32_t generation = 0;
-  LinkId link;
-  // What Arm(expected) compares with, for in-bound tripwires.
-  const uint64_t* word = nullptr;
-};
-
 // Which tripwires watch which offsets of one aperture.
 //
 // A watch of length L lies in the level whose granules are the smallest not

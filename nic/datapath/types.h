@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace tripwire {
 
@@ -87,6 +88,32 @@ struct ApertureName {
   static ApertureName Parse(const uint8_t in[kWireBytes]);
 };
 
+// What the watched 64-bit word must be for a tripwire to fire; the word is looked at
+// when the access is complete, in its turn.
+enum class Compare : uint8_t {
+  kAlways,
+  kEqual,           // word == value
+  kNotEqual,        // word != value
+  kGreaterOrEqual,  // word >= value, unsigned
+  kMasked,          // (word & mask) == value
+};
+struct ValueCondition {
+  Compare compare = Compare::kAlways;
+  uint64_t value = 0;
+  uint64_t mask = 0;
+
+  bool Holds(uint64_t word) const {
+    switch (compare) {
+      case Compare::kAlways: return true;
+      case Compare::kEqual: return word == value;
+      case Compare::kNotEqual: return word != value;
+      case Compare::kGreaterOrEqual: return word >= value;
+      case Compare::kMasked: return (word & mask) == value;
+    }
+    return false;
+  }
+};
+
 // The longest out-of-band message.
 inline constexpr uint32_t kMaxMessageBytes = 1u << 20;
 
@@ -95,6 +122,17 @@ struct LinkId {
   uint32_t value = UINT32_MAX;
   auto operator<=>(const LinkId&) const = default;
 };
+
+// What a tripwire writes to a peer's aperture each time it fires: `data`, or the
+// watched word as it was then.
+struct ChainedWrite {
+  LinkId link;
+  ApertureName to;
+  uint64_t offset = 0;
+  std::vector<uint8_t> data;  // at most kMaxChainedBytes
+  bool sends_word = false;    // then `data` is not looked at
+};
+inline constexpr size_t kMaxChainedBytes = 4096;
 
 enum class EventKind : uint8_t {
   kTripwire,        // `cookie` is the tripwire's, `count` accesses since last told

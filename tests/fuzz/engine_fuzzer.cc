@@ -191,7 +191,7 @@ class Run {
   void ChangeWatches(uint8_t what) {
     Engine& engine = peer_->engine();
     if (what % 2 == 0 || watches_.empty()) {
-      TripwireEntry entry;
+      TripwireSpec entry;
       entry.context = peer_->context();
       entry.offset = script_.Take() % kSize;
       entry.length = 1 + script_.Take() % (kSize - entry.offset);

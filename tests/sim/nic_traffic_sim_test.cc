@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <deque>
 #include <span>
@@ -19,7 +20,10 @@ struct Watched {
   uint64_t offset, length;
   Access access;
   Tripwire tripwire;
-  uint64_t expected = 0;   // accesses the model saw
+  uint64_t expected = 0;   // firings the model saw
+  ValueCondition condition;
+  uint64_t every = 1, accesses = 0;
+  std::atomic<uint64_t> counter{0};
   uint64_t from_events = 0;
 };
 
@@ -64,7 +68,7 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
 
   std::deque<Watched> inbound, outbound;
   const auto random_watch = [&](std::deque<Watched>& list, bool out) {
-    Watched w;
+    Watched& w = list.emplace_back();
     w.length = 1 + (random.Chance(0.5) ? random.Below(16)
                                        : random.Below(kSize / 2));
     w.offset = random.Below(kSize - w.length + 1);
@@ -72,13 +76,30 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
                : random.Chance(0.3) ? Access::kRead
                : random.Chance(0.4) ? Access::kAtomic
                                     : Access::kAny;
-    w.tripwire =
-        out ? pair.left->Watch(remote, w.offset, w.length, w.access,
-                               TripwireMode::kPersistent, list.size())
-            : pair.right->Watch(aperture, w.offset, w.length, w.access,
-                                TripwireMode::kPersistent, list.size());
+    if (random.Chance(0.3)) w.every = 1 + random.Below(4);
+    if (!out && random.Chance(0.4)) {  // on what the word holds, too
+      w.offset &= ~uint64_t{7};
+      w.length = std::max<uint64_t>(w.length, 8);
+      w.offset = std::min(w.offset, (kSize - w.length) & ~uint64_t{7});
+      w.condition.compare = static_cast<Compare>(1 + random.Below(4));
+      w.condition.mask = random.Below(4);
+      w.condition.value = w.condition.compare == Compare::kMasked
+                              ? random.Below(4) & w.condition.mask
+                          : random.Chance(0.3) ? 0
+                                               : random.Next();
+    }
+    TripwireOptions wanted;
+    wanted.access = w.access;
+    wanted.cookie = list.size() - 1;
+    wanted.condition = w.condition;
+    wanted.every = w.every;
+    wanted.counter = &w.counter;
+    auto tripwire =
+        out ? pair.left->Watch(remote, w.offset, w.length, wanted)
+            : pair.right->Watch(aperture, w.offset, w.length, wanted);
+    ASSERT_TRUE(tripwire.ok()) << tripwire.status();
+    w.tripwire = *std::move(tripwire);
     w.tripwire.Arm();
-    list.push_back(std::move(w));
   };
   for (int i = 0; i < 20; ++i) random_watch(inbound, false);
   for (int i = 0; i < 10; ++i) random_watch(outbound, true);
@@ -86,9 +107,16 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
   const auto touch_model = [&](uint64_t offset, uint64_t length, Access access) {
     for (auto* list : {&inbound, &outbound}) {
       for (Watched& w : *list) {
-        if (Includes(w.access, access) && Overlaps(w, offset, length)) {
-          ++w.expected;
+        if (!Includes(w.access, access) || !Overlaps(w, offset, length)) {
+          continue;
         }
+        uint64_t word = 0;
+        if (w.condition.compare != Compare::kAlways) {
+          std::memcpy(&word, &model[w.offset], 8);
+        }
+        if (!w.condition.Holds(word) || ++w.accesses < w.every) continue;
+        w.accesses = 0;
+        ++w.expected;
       }
     }
   };
@@ -258,6 +286,7 @@ void RandomTraffic(uint64_t seed, FaultOptions faults, bool go_back_n,
           << (list == &inbound ? "in" : "out") << " [" << w.offset << ", +"
           << w.length << ")";
       EXPECT_EQ(w.from_events, w.expected);
+      EXPECT_EQ(w.counter.load(), w.expected);
     }
   }
   inbound.clear();

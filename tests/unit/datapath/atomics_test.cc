@@ -31,7 +31,7 @@ class AtomicsTest : public ::testing::Test {
         rights, std::nullopt);
   }
   uint32_t Watch(uint64_t offset, uint64_t length, Access access) {
-    TripwireEntry entry;
+    TripwireSpec entry;
     entry.context = peer_.context();
     entry.offset = offset;
     entry.length = length;
@@ -176,7 +176,7 @@ TEST_F(AtomicsTest, TripwiresFireForEachOnceItsValueIsVisible) {
 }
 
 TEST_F(AtomicsTest, EndWithTheAnswerAndFireOutBound) {
-  TripwireEntry entry;
+  TripwireSpec entry;
   entry.context = peer_.context();
   entry.offset = 16;
   entry.length = 8;

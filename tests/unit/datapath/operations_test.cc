@@ -25,7 +25,7 @@ class OperationsTest : public ::testing::Test {
   }
   Engine& engine() { return peer_.engine(); }
   uint32_t Watch(uint64_t offset, uint64_t length) {
-    TripwireEntry entry;
+    TripwireSpec entry;
     entry.context = peer_.context();
     entry.offset = offset;
     entry.length = length;
@@ -195,7 +195,7 @@ TEST_F(OperationsTest, FiringsCoalesceWithAnExactCount) {
 }
 
 TEST_F(OperationsTest, OneShotFiresOnceAndArmSeesWhatChangedBefore) {
-  TripwireEntry entry;
+  TripwireSpec entry;
   entry.context = peer_.context();
   entry.length = 8;
   entry.access = Access::kWrite;
@@ -270,7 +270,7 @@ TEST_F(OperationsTest, AClosedContextIsOutOfReach) {
 }
 
 TEST_F(OperationsTest, ReadsSeeTheWritesBeforeThemAndFireReadTripwires) {
-  TripwireEntry entry;
+  TripwireSpec entry;
   entry.context = peer_.context();
   entry.length = 8;
   entry.access = Access::kRead;

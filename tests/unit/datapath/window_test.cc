@@ -125,7 +125,7 @@ TEST_F(WindowTest, EarlyFramesWaitForTheirTurnAndAreReported) {
 }
 
 TEST_F(WindowTest, EachFrameCountsOnceHoweverOftenItComes) {
-  TripwireEntry entry;
+  TripwireSpec entry;
   entry.context = peer_->context();
   entry.offset = 0;
   entry.length = 8;

@@ -23,7 +23,7 @@ class WireRules : public ::testing::Test {
   }
   Engine& engine() { return peer_.engine(); }
   uint32_t Watch(uint64_t offset, uint64_t length) {
-    TripwireEntry entry;
+    TripwireSpec entry;
     entry.context = peer_.context();
     entry.offset = offset;
     entry.length = length;
