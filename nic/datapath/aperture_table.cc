@@ -20,6 +20,7 @@ ApertureName ApertureTable::Export(std::span<uint8_t> memory, Access rights,
   entry.rights = rights;
   entry.only = only;
   entry.exported = true;
+  entry.accesses = entry.bytes = 0;
   return {handle, entry.generation, entry.length_bytes, rights};
 }
 

@@ -22,6 +22,7 @@ struct ApertureEntry {
   bool exported = false;
   std::optional<LinkId> only;  // the one link it is granted to, if restricted
   std::unique_ptr<TripwireIndex> tripwires;  // null until one is set: costs nothing
+  uint64_t accesses = 0, bytes = 0;  // by peers, since it was exported
 };
 
 // The apertures of one context. A handle is an index here; the generation makes
@@ -44,6 +45,9 @@ class ApertureTable {
                  ApertureEntry** entry);
   // For the owner: the live export of this name, or nullptr.
   ApertureEntry* Find(uint32_t handle, uint32_t generation);
+  // For statistics: all slots, exported or not.
+  size_t slots() const { return entries_.size(); }
+  const ApertureEntry& slot(uint32_t handle) const { return entries_[handle]; }
 
  private:
   std::vector<ApertureEntry> entries_;

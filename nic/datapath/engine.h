@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "nic/base/clock.h"
 #include "nic/base/random.h"
 #include "nic/base/ring_queue.h"
@@ -52,6 +53,11 @@ struct EngineOptions {
   // What this NIC says it understands (wire::Feature).
   uint32_t features = wire::kFeatureAtomics | wire::kFeatureUnordered |
                       wire::kFeatureHops;
+};
+
+// Where a walk over a table stands; begins at the first entry.
+struct StatsCursor {
+  size_t table = 0, slot = 0;
 };
 
 // The NIC itself: ports in, memory and events out. Everything a frame can cause
@@ -138,6 +144,19 @@ class Engine {
   bool HasEvents(uint32_t context) const;
   // For event fds: the queue went from empty to not empty.
   void set_event_signal(uint32_t context, void (*signal)(void*), void* argument);
+
+  // --- Statistics ------------------------------------------------------------
+  // Show what is live in the next `most` slots; false after the last.
+  bool ShowLinks(StatsCursor& at, size_t most,
+                 absl::FunctionRef<void(const Link&)> show) const;
+  bool ShowApertures(
+      StatsCursor& at, size_t most,
+      absl::FunctionRef<void(uint32_t context, uint32_t handle,
+                             const ApertureEntry&)>
+          show) const;
+  bool ShowTripwires(
+      StatsCursor& at, size_t most,
+      absl::FunctionRef<void(uint32_t id, const TripwireEntry&)> show) const;
 
   // --- Links, for the control plane ----------------------------------------
   Link& NewLink(uint32_t context);

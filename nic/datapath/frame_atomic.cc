@@ -83,6 +83,8 @@ Engine::Delivery Engine::OnAtomicRequest(Link& link,
                                 __ATOMIC_SEQ_CST);
   }
   ++counters_.atomics;
+  ++aperture->accesses;
+  aperture->bytes += kWordBytes;
   SendOp& op = link.ops.emplace_back();
   op.type = wire::kAtomicResponse;
   op.operation = view.sequence();

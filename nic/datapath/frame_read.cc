@@ -58,6 +58,8 @@ Engine::Delivery Engine::OnReadRequest(Link& link,
     Refuse(link, view.sequence(), status);
     return Delivery::kTaken;
   }
+  ++aperture->accesses;
+  aperture->bytes += body.length.get();
   SendOp& op = link.ops.emplace_back();
   op.type = wire::kReadResponse;
   op.handle = body.handle.get();

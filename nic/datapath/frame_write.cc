@@ -160,6 +160,8 @@ void Engine::OnWrite(Link& link, const wire::FrameView& view) {
     std::atomic_thread_fence(std::memory_order_release);
     PlaceInShared(aperture->base + offset, data.data(), data.size());
     counters_.write_bytes += data.size();
+    aperture->bytes += data.size();
+    if (last) ++aperture->accesses;
     if (aperture->tripwires == nullptr) {
       // Nobody watches: the usual case for bulk data.
     } else if (last && link.touched.empty()) {

@@ -61,6 +61,21 @@ TEST_P(ToolsTest, StatShowsEveryProgramAndForgetsTheDead) {
   EXPECT_THAT(json.out, HasSubstr("\"tripwires_fired\":"));
   EXPECT_THAT(json.out, Not(HasSubstr("\"rx_frames\":0,")));
   EXPECT_EQ(Tw({"stat", "--brief"}, false).exit_code, 0);
+  // Both ends of the link, and what the server offers and watches.
+  const Result server = Tw({"stat", "--json", "tw-fsd"}, false);
+  EXPECT_THAT(server.out, HasSubstr("\"links\":{\"all\":1,"));
+  EXPECT_THAT(server.out, HasSubstr("\"service\":\"fs\""));
+  EXPECT_THAT(server.out, HasSubstr("\"state\":\"open\""));
+  EXPECT_THAT(server.out, HasSubstr("\"way\":\"in-bound\""));
+  EXPECT_THAT(server.out, Not(HasSubstr("\"accesses\":0,\"bytes\":0}]}")));
+  const Result links = Tw({"stat", "--only", "links", "tw-mount"}, false);
+  EXPECT_EQ(links.exit_code, 0) << links.err;
+  EXPECT_THAT(links.out, HasSubstr("  links: 1\n"));
+  EXPECT_THAT(links.out, HasSubstr("rtt us"));
+  EXPECT_THAT(links.out, Not(HasSubstr("rx_frames")));
+  const Result some =
+      Tw({"stat", "--json", "--limit", "0", "tw-fsd"}, false);
+  EXPECT_THAT(some.out, HasSubstr("\"links\":{\"all\":1,\"rows\":[]}"));
   EXPECT_THAT(Tw({"stat", "tw-fsd"}, false).out, Not(HasSubstr("tw-mount")));
   share_.CrashServer();
   EXPECT_THAT(Tw({"stat"}, false).out, Not(HasSubstr("tw-fsd")));

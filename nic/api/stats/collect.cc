@@ -20,7 +20,7 @@
 namespace tripwire::stats {
 namespace {
 
-constexpr size_t kMaxMessageBytes = 1u << 20;
+constexpr size_t kMaxMessageBytes = 256u << 20;
 constexpr timeval kTimeout = {.tv_sec = 2, .tv_usec = 0};
 
 std::vector<std::string> List(const std::string& directory) {
@@ -34,7 +34,7 @@ std::vector<std::string> List(const std::string& directory) {
   return names;
 }
 
-std::optional<pb::ProcessStats> Ask(const std::string& path) {
+std::optional<pb::ProcessStats> Ask(const std::string& path, uint64_t rows) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) return std::nullopt;
@@ -49,8 +49,15 @@ std::optional<pb::ProcessStats> Ask(const std::string& path) {
     if (errno == ECONNREFUSED) ::unlink(path.c_str());
     return std::nullopt;
   }
+  pb::Request request;
+  request.set_rows(rows);
+  const std::string question = request.SerializeAsString();
+  // It fits any socket's buffer. Whoever does not want it may answer all the
+  // same.
+  (void)::send(fd.get(), question.data(), question.size(), MSG_NOSIGNAL);
+  ::shutdown(fd.get(), SHUT_WR);
   std::string bytes;
-  char buffer[4096];
+  char buffer[65536];
   for (;;) {
     const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
     if (n < 0 && errno == EINTR) continue;
@@ -62,6 +69,17 @@ std::optional<pb::ProcessStats> Ask(const std::string& path) {
   pb::ProcessStats message;
   if (!message.ParseFromString(bytes)) return std::nullopt;
   return message;
+}
+
+Cell FromMessage(const pb::Cell& cell) {
+  switch (cell.value_case()) {
+    case pb::Cell::kText:
+      return cell.text();
+    case pb::Cell::kTruth:
+      return cell.truth();
+    default:
+      return cell.number();
+  }
 }
 
 ProcessStats FromMessage(const pb::ProcessStats& message) {
@@ -78,12 +96,25 @@ ProcessStats FromMessage(const pb::ProcessStats& message) {
       added.counters.push_back({counter.name(), counter.value()});
     }
   }
+  for (const pb::Table& table : message.tables()) {
+    Table& added = stats.tables.emplace_back();
+    added.name = table.name();
+    added.columns.assign(table.columns().begin(), table.columns().end());
+    added.activity = table.activity();
+    added.all = table.all();
+    for (const pb::Row& row : table.rows()) {
+      std::vector<Cell>& cells = added.rows.emplace_back();
+      for (const pb::Cell& cell : row.cells())
+        cells.push_back(FromMessage(cell));
+    }
+  }
   return stats;
 }
 
 }  // namespace
 
-std::vector<ProcessStats> Collect(const std::vector<std::string>& directories) {
+std::vector<ProcessStats> Collect(const std::vector<std::string>& directories,
+                                  uint64_t rows) {
   std::vector<ProcessStats> all;
   for (const std::string& directory : directories) {
     for (const std::string& name : List(directory)) {
@@ -92,7 +123,7 @@ std::vector<ProcessStats> Collect(const std::vector<std::string>& directories) {
       struct stat info;
       if (::lstat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode))
         continue;
-      if (auto message = Ask(path)) all.push_back(FromMessage(*message));
+      if (auto message = Ask(path, rows)) all.push_back(FromMessage(*message));
     }
   }
   return all;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <algorithm>
 #include <string>
 #include <string_view>
 
@@ -50,6 +51,38 @@ std::string JsonQuote(std::string_view text) {
   return out;
 }
 
+namespace {
+
+void AppendCell(const Cell& cell, std::string& out) {
+  if (const auto* number = std::get_if<uint64_t>(&cell)) {
+    absl::StrAppend(&out, *number);
+  } else if (const auto* text = std::get_if<std::string>(&cell)) {
+    absl::StrAppend(&out, JsonQuote(*text));
+  } else {
+    absl::StrAppend(&out, std::get<bool>(cell) ? "true" : "false");
+  }
+}
+
+void AppendTable(const Table& table, std::string& out) {
+  absl::StrAppend(&out, JsonQuote(table.name), ":{\"all\":", table.all,
+                  ",\"rows\":[");
+  const char* comma = "";
+  for (const std::vector<Cell>& row : table.rows) {
+    absl::StrAppend(&out, comma, "{");
+    const size_t cells = std::min(row.size(), table.columns.size());
+    for (size_t i = 0; i < cells; ++i) {
+      absl::StrAppend(&out, i == 0 ? "" : ",", JsonQuote(table.columns[i]),
+                      ":");
+      AppendCell(row[i], out);
+    }
+    out += '}';
+    comma = ",";
+  }
+  out += "]}";
+}
+
+}  // namespace
+
 std::string ToJson(const ProcessStats& stats) {
   std::string out =
       absl::StrCat("{\"program\":", JsonQuote(stats.program),
@@ -66,6 +99,13 @@ std::string ToJson(const ProcessStats& stats) {
       inner_comma = ",";
     }
     out += '}';
+    comma = ",";
+  }
+  out += "},\"tables\":{";
+  comma = "";
+  for (const Table& table : stats.tables) {
+    absl::StrAppend(&out, comma);
+    AppendTable(table, out);
     comma = ",";
   }
   out += "}}";

@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -23,6 +24,8 @@ namespace tripwire::stats {
 namespace {
 
 constexpr timeval kSendTimeout = {.tv_sec = 1, .tv_usec = 0};
+// For the question, which is sent together with connecting.
+constexpr timeval kQuestionTimeout = {.tv_sec = 0, .tv_usec = 200'000};
 
 absl::Status Failure(const std::string& what) {
   return absl::ErrnoToStatus(errno, what);
@@ -114,19 +117,18 @@ class Server::Impl {
   void Answer(int peer) {
     ::setsockopt(peer, SOL_SOCKET, SO_SNDTIMEO, &kSendTimeout,
                  sizeof kSendTimeout);
+    const uint64_t rows = ReadQuestion(peer);
     pb::ProcessStats message;
     message.set_program(options_.program);
     message.set_pid(static_cast<uint32_t>(::getpid()));
     message.set_node(nic_.node());
     message.set_detail(options_.detail);
     message.set_uptime_ns(clock_.NowNs() - start_ns_);
-    Add(message, Describe(nic_.counters()));
-    const auto ports = nic_.port_counters();
-    for (size_t i = 0; i < ports.size(); ++i)
-      Add(message, Describe(i, ports[i]));
+    for (const Group& group : Groups(nic_)) Add(message, group);
     if (options_.extra) {
       for (const Group& group : options_.extra()) Add(message, group);
     }
+    for (const Table& table : Tables(nic_, rows)) Add(message, table);
     const std::string bytes = message.SerializeAsString();
     size_t sent = 0;
     while (sent < bytes.size()) {
@@ -135,6 +137,47 @@ class Server::Impl {
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) return;
       sent += static_cast<size_t>(n);
+    }
+  }
+
+  // How many rows the visitor wants.
+  static uint64_t ReadQuestion(int peer) {
+    ::setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &kQuestionTimeout,
+                 sizeof kQuestionTimeout);
+    char bytes[64];
+    size_t length = 0;
+    while (length < sizeof bytes) {
+      const ssize_t n = ::recv(peer, bytes + length, sizeof bytes - length, 0);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) break;
+      length += static_cast<size_t>(n);
+    }
+    pb::Request request;
+    if (length == 0 ||
+        !request.ParseFromArray(bytes, static_cast<int>(length))) {
+      return kUsualRows;
+    }
+    return std::min(request.rows(), kMostRows);
+  }
+
+  static void Add(pb::ProcessStats& message, const Table& table) {
+    pb::Table* added = message.add_tables();
+    added->set_name(table.name);
+    added->set_activity(table.activity);
+    added->set_all(table.all);
+    for (const std::string& column : table.columns) added->add_columns(column);
+    for (const std::vector<Cell>& row : table.rows) {
+      pb::Row* r = added->add_rows();
+      for (const Cell& cell : row) {
+        pb::Cell* c = r->add_cells();
+        if (const auto* number = std::get_if<uint64_t>(&cell)) {
+          c->set_number(*number);
+        } else if (const auto* text = std::get_if<std::string>(&cell)) {
+          c->set_text(*text);
+        } else {
+          c->set_truth(std::get<bool>(cell));
+        }
+      }
     }
   }
 

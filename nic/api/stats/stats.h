@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,6 +28,18 @@ struct Group {
   std::vector<Counter> counters;
 };
 
+using Cell = std::variant<uint64_t, std::string, bool>;
+
+// Things of one kind. The first column names a row; rows come sorted by the
+// column `activity`, and there may be more than are shown.
+struct Table {
+  std::string name;
+  std::vector<std::string> columns;
+  std::string activity;
+  uint64_t all = 0;
+  std::vector<std::vector<Cell>> rows;
+};
+
 struct ProcessStats {
   std::string program;
   uint32_t pid = 0;
@@ -34,6 +47,7 @@ struct ProcessStats {
   std::string detail;
   uint64_t uptime_ns = 0;
   std::vector<Group> groups;
+  std::vector<Table> tables;  // links, apertures, tripwires
 
   // 0 when there is no such counter.
   uint64_t Value(std::string_view group, std::string_view counter) const;
@@ -69,14 +83,22 @@ class Server {
   std::unique_ptr<Impl> impl_;
 };
 
+// Rows of each table that a program tells when it is not asked for a number.
+inline constexpr uint64_t kUsualRows = 20;
+// And the most that it tells, however many it is asked for.
+inline constexpr uint64_t kMostRows = 100'000;
+
 // Asks every program of this user (root: of every user) with a socket in
-// `directories`. Sockets whose program is gone are removed.
-std::vector<ProcessStats> Collect(const std::vector<std::string>& directories);
+// `directories`, for so many rows of each table. Sockets whose program is gone
+// are removed.
+std::vector<ProcessStats> Collect(const std::vector<std::string>& directories,
+                                  uint64_t rows = kUsualRows);
 // The directory of default ports, and for root those of all users.
 std::vector<std::string> DefaultDirectories();
 
 // One JSON object on one line:
-// {"program":...,"groups":{"nic":{"rx_frames":1}}}.
+// {"program":...,"groups":{"nic":{"rx_frames":1}},
+//  "tables":{"links":{"all":1,"rows":[{"link":"0x00100000",...}]}}}.
 std::string ToJson(const ProcessStats& stats);
 // `text` as a JSON string, quotes included; bytes that are not UTF-8 become
 // U+FFFD.

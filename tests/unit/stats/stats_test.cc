@@ -168,7 +168,22 @@ TEST(StatsFormatTest, JsonIsOneLineAndQuoted) {
             "{\"program\":\"p\",\"pid\":3,\"node\":\"a\\\"b\\\\c\\u000a\","
             "\"detail\":\"\","
             "\"uptime_ns\":9,\"groups\":{\"nic\":{\"rx\":18446744073709551615,"
-            "\"tx\":0},\"none\":{}}}");
+            "\"tx\":0},\"none\":{}},\"tables\":{}}");
+}
+
+TEST(StatsFormatTest, RowsOfTablesAreObjects) {
+  ProcessStats stats;
+  stats.tables = {{"links",
+                   {"link", "frames", "checksum"},
+                   "frames",
+                   7,
+                   {{std::string("0x1"), uint64_t{3}, true},
+                    {std::string("\"2\""), uint64_t{0}, false}}}};
+  EXPECT_THAT(
+      ToJson(stats),
+      HasSubstr("\"tables\":{\"links\":{\"all\":7,\"rows\":["
+                "{\"link\":\"0x1\",\"frames\":3,\"checksum\":true},"
+                "{\"link\":\"\\\"2\\\"\",\"frames\":0,\"checksum\":false}]}}"));
 }
 
 TEST(StatsFormatTest, WhatIsNotUtf8IsReplaced) {
