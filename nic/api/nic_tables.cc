@@ -110,7 +110,8 @@ ApertureStats Describe(uint32_t context, uint32_t handle,
   return stats;
 }
 
-TripwireStats Describe(uint32_t id, const TripwireEntry& entry) {
+TripwireStats Describe(uint32_t id, const TripwireEntry& entry,
+                       const TripwireRange& range) {
   TripwireStats stats;
   stats.id = id;
   stats.context = entry.context;
@@ -118,11 +119,11 @@ TripwireStats Describe(uint32_t id, const TripwireEntry& entry) {
   stats.handle = entry.handle;
   stats.generation = entry.generation;
   stats.link = entry.link;
-  stats.offset = entry.offset;
-  stats.length_bytes = entry.length;
+  stats.offset = range.offset;
+  stats.length_bytes = range.length;
   stats.access = entry.access;
   stats.one_shot = entry.one_shot;
-  stats.armed = entry.armed;
+  stats.armed = entry.armed != Access::kNone;
   stats.count = entry.count;
   stats.untold = entry.wants_events ? entry.count - entry.told : 0;
   return stats;
@@ -161,8 +162,11 @@ NicTables ReadTables(Nic& nic, size_t limit) {
   Top<TripwireStats> tripwires(limit);
   ForEachPart(nic, [&](const Engine& engine, StatsCursor& at) {
     return engine.ShowTripwires(
-        at, kSlotsUnderLock, [&](uint32_t id, const TripwireEntry& entry) {
-          tripwires.Offer(entry.count, [&] { return Describe(id, entry); });
+        at, kSlotsUnderLock,
+        [&](uint32_t id, const TripwireEntry& entry,
+            const TripwireRange& range) {
+          tripwires.Offer(entry.count,
+                          [&] { return Describe(id, entry, range); });
         });
   });
   NicTables tables;

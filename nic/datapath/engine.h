@@ -156,7 +156,9 @@ class Engine {
           show) const;
   bool ShowTripwires(
       StatsCursor& at, size_t most,
-      absl::FunctionRef<void(uint32_t id, const TripwireEntry&)> show) const;
+      absl::FunctionRef<void(uint32_t id, const TripwireEntry&,
+                             const TripwireRange&)>
+          show) const;
 
   // --- Links, for the control plane ----------------------------------------
   Link& NewLink(uint32_t context);

@@ -43,14 +43,14 @@ bool Engine::ShowApertures(
 
 bool Engine::ShowTripwires(
     StatsCursor& at, size_t most,
-    absl::FunctionRef<void(uint32_t id, const TripwireEntry& entry)> show)
-    const {
+    absl::FunctionRef<void(uint32_t id, const TripwireEntry& entry,
+                           const TripwireRange& range)>
+        show) const {
   const size_t end = std::min(tripwires_.size(), at.slot + most);
   for (; at.slot < end; ++at.slot) {
-    const TripwireEntry* entry = tripwires_[at.slot].get();
-    // Those without a context wait for their turn on a queue to be removed.
-    if (entry != nullptr && entry->context != UINT32_MAX) {
-      show(static_cast<uint32_t>(at.slot), *entry);
+    const TripwireEntry& entry = tripwires_[at.slot];
+    if (entry.made != 0) {
+      show(static_cast<uint32_t>(at.slot), entry, ranges_[at.slot]);
     }
   }
   return at.slot < tripwires_.size();
