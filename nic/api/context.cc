@@ -81,8 +81,19 @@ Context::~Context() {
 
 Aperture Context::Export(std::span<uint8_t> memory, Access rights,
                          std::optional<LinkId> only) {
+  auto aperture = TryExport(memory, rights, only);
+  return aperture.ok() ? *std::move(aperture) : Aperture();
+}
+
+absl::StatusOr<Aperture> Context::TryExport(std::span<uint8_t> memory,
+                                            Access rights,
+                                            std::optional<LinkId> only) {
   Aperture aperture;
   auto lock = impl_.Lock();
+  if (!impl_.engine().MayExport(id_)) {
+    return absl::ResourceExhaustedError(
+        "the context has as many apertures as it may");
+  }
   aperture.name_ = impl_.engine().Export(id_, memory, rights, only);
   aperture.memory_ = memory;
   aperture.context_ = this;
@@ -141,6 +152,10 @@ absl::StatusOr<LinkId> Context::Connect(std::string_view node,
     id = impl_.control().connections().Start(id_, std::string(node),
                                              std::string(service), private_data,
                                              deadline_ns);
+    if (id == LinkId{}) {
+      return absl::ResourceExhaustedError(
+          "the context has as many links as it may");
+    }
     // Its outcome is this call's to report, not an event's.
     engine.FindLink(id)->quiet = true;
   }

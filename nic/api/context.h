@@ -171,8 +171,13 @@ class Context {
   // --- Apertures ------------------------------------------------------------
   // Exports `memory` (any alignment, any size; must stay mapped until revoked).
   // With `only` set, peers on other links are refused.
+  // Over the context's quota, an empty Aperture.
   Aperture Export(std::span<uint8_t> memory, Access rights,
                   std::optional<LinkId> only = std::nullopt);
+  // The same; over the quota, RESOURCE_EXHAUSTED.
+  absl::StatusOr<Aperture> TryExport(
+      std::span<uint8_t> memory, Access rights,
+      std::optional<LinkId> only = std::nullopt);
 
   // --- Links ----------------------------------------------------------------
   // Offers a service by name: peers' requests come as kConnectRequest events.
@@ -181,12 +186,14 @@ class Context {
   void StopListening(std::string_view service);
   // Starts connecting; kLinkUp or kLinkDown follows. `private_data` (at most
   // 1024 bytes) reaches the listener with its kConnectRequest. An empty node
-  // means whichever node answers for the service.
+  // means whichever node answers for the service. Over the quota, LinkId{}, and
+  // nothing follows.
   LinkId StartConnect(std::string_view node, std::string_view service,
                       std::span<const uint8_t> private_data);
   // The same, waiting. Errors: NOT_FOUND (no such node or service),
   // PERMISSION_DENIED (refused), FAILED_PRECONDITION (an empty node name, and
-  // several nodes offer the service), UNAVAILABLE (no answer). No kLinkUp event.
+  // several nodes offer the service), RESOURCE_EXHAUSTED (over the quota),
+  // UNAVAILABLE (no answer). No kLinkUp event.
   absl::StatusOr<LinkId> Connect(std::string_view node, std::string_view service,
                                  std::span<const uint8_t> private_data,
                                  uint64_t timeout_ns);
@@ -207,7 +214,9 @@ class Context {
   // Writes `data` at `offset` of the peer's aperture. With a Completion, `data`
   // is read until that is done (zero copies here); without, it is copied before
   // the call returns, and a refusal comes as a kOpFailed event. Returns the link's
-  // state: UNAVAILABLE if it is down (the Completion is then not used).
+  // state: UNAVAILABLE if it is down; RESOURCE_EXHAUSTED, here and for every
+  // operation, when the context's quota of queued bytes is used up. (The Completion
+  // is then not used.)
   // No bytes are as good as any: checked, done like others, but they touch
   // nothing, so no tripwire fires.
   absl::Status Write(const RemoteAperture& to, uint64_t offset,
@@ -264,7 +273,8 @@ class Context {
 
   // The same with everything that can be asked for. INVALID_ARGUMENT when the
   // options make no sense for this range, OUT_OF_RANGE when it is empty or not in
-  // the aperture.
+  // the aperture, RESOURCE_EXHAUSTED over the context's quota (the forms above then
+  // give an empty Tripwire).
   absl::StatusOr<Tripwire> Watch(const Aperture& aperture, uint64_t offset,
                                  uint64_t length,
                                  const TripwireOptions& options);
@@ -316,7 +326,7 @@ class Context {
                             const uint8_t* word, TripwireSpec* spec) const;
   absl::StatusOr<Tripwire> Make(const TripwireSpec& spec);
   // Starts an operation on a link of ours; it says whether the link is open.
-  absl::Status Issue(LinkId link, Completion* completion,
+  absl::Status Issue(LinkId link, Completion* completion, uint64_t copied_bytes,
                      absl::FunctionRef<bool(Engine&)> operation);
   Nic& nic_;
   Nic::Impl& impl_;

@@ -64,10 +64,10 @@ Nic::Nic(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Nic::~Nic() { impl_->driver().StopService(); }
 
-std::unique_ptr<Context> Nic::CreateContext() {
+std::unique_ptr<Context> Nic::CreateContext(const ContextQuotas& quotas) {
   auto lock = impl_->Lock();
   return std::unique_ptr<Context>(
-      new Context(*this, impl_->engine().CreateContext()));
+      new Context(*this, impl_->engine().CreateContext(quotas)));
 }
 
 std::vector<NodeInfo> Nic::Discover(

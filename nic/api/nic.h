@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "nic/base/clock.h"
 #include "nic/datapath/counters.h"
+#include "nic/datapath/types.h"
 #include "nic/port/port.h"
 
 namespace tripwire {
@@ -66,7 +67,7 @@ class Nic {
   Nic(const Nic&) = delete;
 
   // A context: one application's protected view of the NIC.
-  std::unique_ptr<Context> CreateContext();
+  std::unique_ptr<Context> CreateContext(const ContextQuotas& quotas = {});
 
   // Who is there: asks on every port and collects answers for `wait_ns`, or until
   // `enough(nodes)`.

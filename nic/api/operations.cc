@@ -26,9 +26,14 @@ uint64_t TotalBytes(std::span<const std::span<T>> parts) {
 }  // namespace
 
 absl::Status Context::Issue(LinkId link, Completion* completion,
+                            uint64_t copied_bytes,
                             absl::FunctionRef<bool(Engine&)> operation) {
   auto lock = impl_.Lock();
   if (!Owns(link)) return Down();
+  if (!impl_.engine().MayQueue(id_, copied_bytes)) {
+    return absl::ResourceExhaustedError(
+        "the context's operations under way are as much as it may have");
+  }
   if (completion != nullptr) {
     completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
   }
@@ -43,7 +48,8 @@ absl::Status Context::Write(const RemoteAperture& to, uint64_t offset,
   if (!InRange(to.name.length_bytes, offset, data.size())) {
     return absl::OutOfRangeError("write beyond the peer's aperture");
   }
-  return Issue(to.link, completion, [&](Engine& engine) {
+  const uint64_t copied = completion == nullptr ? data.size() : 0;
+  return Issue(to.link, completion, copied, [&](Engine& engine) {
     return engine.Write(to.link, to.name, offset, data, completion,
                         {.is_unordered = order == WriteOrder::kUnordered});
   });
@@ -56,7 +62,8 @@ absl::Status Context::WriteGather(
   if (!InRange(to.name.length_bytes, offset, TotalBytes(parts))) {
     return absl::OutOfRangeError("write beyond the peer's aperture");
   }
-  return Issue(to.link, completion, [&](Engine& engine) {
+  const uint64_t copied = completion == nullptr ? TotalBytes(parts) : 0;
+  return Issue(to.link, completion, copied, [&](Engine& engine) {
     return engine.WriteGather(
         to.link, to.name, offset, parts, completion,
         {.is_unordered = order == WriteOrder::kUnordered});
@@ -68,7 +75,7 @@ absl::Status Context::Read(const RemoteAperture& from, uint64_t offset,
   if (!InRange(from.name.length_bytes, offset, into.size())) {
     return absl::OutOfRangeError("read beyond the peer's aperture");
   }
-  return Issue(from.link, completion, [&](Engine& engine) {
+  return Issue(from.link, completion, 0, [&](Engine& engine) {
     return engine.Read(from.link, from.name, offset, into, completion);
   });
 }
@@ -79,13 +86,13 @@ absl::Status Context::ReadScatter(const RemoteAperture& from, uint64_t offset,
   if (!InRange(from.name.length_bytes, offset, TotalBytes(parts))) {
     return absl::OutOfRangeError("read beyond the peer's aperture");
   }
-  return Issue(from.link, completion, [&](Engine& engine) {
+  return Issue(from.link, completion, 0, [&](Engine& engine) {
     return engine.ReadScatter(from.link, from.name, offset, parts, completion);
   });
 }
 
 absl::Status Context::Fence(LinkId link) {
-  return Issue(link, nullptr,
+  return Issue(link, nullptr, 0,
                [&](Engine& engine) { return engine.Fence(link); });
 }
 
@@ -100,7 +107,7 @@ absl::Status Context::IssueAtomic(const RemoteAperture& to, uint64_t offset,
     return absl::InvalidArgumentError(
         "a result without a Completion: nothing would tell when it is there");
   }
-  return Issue(to.link, completion, [&](Engine& engine) {
+  return Issue(to.link, completion, 0, [&](Engine& engine) {
     return engine.Atomic(to.link, to.name, offset,
                          static_cast<wire::AtomicOperation>(operation), operand,
                          expected, result, completion);
@@ -121,7 +128,7 @@ absl::Status Context::CompareAndSwap(const RemoteAperture& to, uint64_t offset,
 }
 
 absl::Status Context::Flush(LinkId link, Completion* completion) {
-  return Issue(link, completion, [&](Engine& engine) {
+  return Issue(link, completion, 0, [&](Engine& engine) {
     return engine.Flush(link, completion);
   });
 }
@@ -131,7 +138,7 @@ absl::Status Context::SendMessage(LinkId link,
   if (message.size() > kMaxMessageBytes) {
     return absl::InvalidArgumentError("a message has at most 1 MiB");
   }
-  return Issue(link, nullptr, [&](Engine& engine) {
+  return Issue(link, nullptr, message.size(), [&](Engine& engine) {
     return engine.SendMessage(link, message);
   });
 }

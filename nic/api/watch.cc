@@ -90,6 +90,10 @@ absl::StatusOr<Tripwire> Context::Make(const TripwireSpec& spec) {
   if (spec.extra.write.has_value() && !Owns(spec.extra.write->link)) {
     return absl::UnavailableError("the link to write to is down");
   }
+  if (!impl_.engine().MayWatch(id_)) {
+    return absl::ResourceExhaustedError(
+        "the context has as many tripwires as it may");
+  }
   Tripwire tripwire;
   tripwire.id_ = impl_.engine().Watch(spec);
   tripwire.context_ = this;
@@ -137,7 +141,7 @@ Tripwire Context::Watch(const Aperture& aperture, uint64_t offset,
                         uint64_t cookie, bool events) {
   auto tripwire = Watch(aperture, offset, length,
                         Simple(access, mode, cookie, events));
-  assert(tripwire.ok());
+  assert(tripwire.ok() || absl::IsResourceExhausted(tripwire.status()));
   return tripwire.ok() ? *std::move(tripwire) : Tripwire();
 }
 
@@ -146,7 +150,7 @@ Tripwire Context::Watch(const RemoteAperture& aperture, uint64_t offset,
                         uint64_t cookie, bool events) {
   auto tripwire = Watch(aperture, offset, length,
                         Simple(access, mode, cookie, events));
-  assert(tripwire.ok());
+  assert(tripwire.ok() || absl::IsResourceExhausted(tripwire.status()));
   return tripwire.ok() ? *std::move(tripwire) : Tripwire();
 }
 

@@ -31,6 +31,7 @@ LinkId Connections::Start(uint32_t context, const std::string& node,
                           const std::string& service,
                           std::span<const uint8_t> private_data,
                           uint64_t deadline_ns) {
+  if (!engine_.MayAddLink(context)) return LinkId{};
   Link& link = engine_.NewLink(context);
   link.state = LinkState::kConnecting;
   link.service = service;
@@ -179,6 +180,7 @@ bool Connections::OnConnect(size_t port, PathId path,
   }
   // The initiator will ask again; by then some may have been answered.
   if (requests_waiting_ >= kMaxRequestsWaiting) return true;
+  if (!engine_.MayAddLink(context)) return true;
   Link& link = engine_.NewLink(context);
   link.state = LinkState::kRequested;
   link.service = connect.service();

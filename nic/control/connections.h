@@ -27,6 +27,7 @@ class Connections {
   Connections(Engine& engine, Discovery& discovery)
       : engine_(engine), discovery_(discovery) {}
 
+  // LinkId{} when the context has as many links as it may.
   LinkId Start(uint32_t context, const std::string& node,
                const std::string& service,
                std::span<const uint8_t> private_data, uint64_t deadline_ns);

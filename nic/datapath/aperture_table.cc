@@ -21,6 +21,7 @@ ApertureName ApertureTable::Export(std::span<uint8_t> memory, Access rights,
   entry.only = only;
   entry.exported = true;
   entry.accesses = entry.bytes = 0;
+  ++exported_;
   return {handle, entry.generation, entry.length_bytes, rights};
 }
 
@@ -28,6 +29,7 @@ void ApertureTable::Revoke(uint32_t handle, uint32_t generation) {
   ApertureEntry* entry = Find(handle, generation);
   if (entry == nullptr) return;
   entry->exported = false;
+  --exported_;
   entry->base = nullptr;
   entry->length_bytes = 0;
   entry->tripwires.reset();

@@ -43,6 +43,8 @@ class ApertureTable {
   OpStatus Check(LinkId link, uint32_t handle, uint32_t generation,
                  Access access, uint64_t offset, uint64_t length,
                  ApertureEntry** entry);
+  // How many are exported now.
+  size_t exported() const { return exported_; }
   // For the owner: the live export of this name, or nullptr.
   ApertureEntry* Find(uint32_t handle, uint32_t generation);
   // For statistics: all slots, exported or not.
@@ -52,6 +54,7 @@ class ApertureTable {
  private:
   std::vector<ApertureEntry> entries_;
   std::vector<uint32_t> free_;
+  size_t exported_ = 0;
 };
 
 }  // namespace tripwire

@@ -94,7 +94,28 @@ class Engine {
   uint64_t news() const { return news_; }
 
   // --- Contexts and apertures ----------------------------------------------
-  uint32_t CreateContext();
+  uint32_t CreateContext(const ContextQuotas& quotas = {});
+  // Whether the context may still have so much more.
+  bool MayExport(uint32_t context) const {
+    const ContextState& state = *contexts_[context];
+    return state.apertures.exported() < state.quotas.apertures;
+  }
+  bool MayWatch(uint32_t context) const {
+    const ContextState& state = *contexts_[context];
+    return state.tripwires < state.quotas.tripwires;
+  }
+  bool MayAddLink(uint32_t context) const {
+    const ContextState& state = *contexts_[context];
+    return state.links < state.quotas.links &&
+           (!free_links_.empty() || links_.size() <= kSlotMask);
+  }
+  bool MayQueue(uint32_t context, uint64_t copied_bytes) const {
+    const ContextState& state = *contexts_[context];
+    const uint64_t left = state.quotas.queued_bytes -
+                          std::min(state.queued_bytes, state.quotas.queued_bytes);
+    return left >= kQueuedOperationBytes &&
+           copied_bytes <= left - kQueuedOperationBytes;
+  }
   void DestroyContext(uint32_t context);
   ApertureName Export(uint32_t context, std::span<uint8_t> memory,
                       Access rights, std::optional<LinkId> only);
@@ -202,6 +223,9 @@ class Engine {
  private:
   struct ContextState {
     bool live = false;
+    ContextQuotas quotas;
+    uint32_t tripwires = 0, links = 0;
+    uint64_t queued_bytes = 0;
     ApertureTable apertures;
     RingQueue<uint64_t> events;  // sources with something to tell, oldest first
     void (*signal)(void*) = nullptr;
@@ -300,6 +324,16 @@ class Engine {
                      uint64_t length, Completion* completion,
                      WriteOptions options);
   uint8_t* TakeCopy(SendOp& op, size_t bytes);
+  // Counts the operation, and what of its data was copied, until it ends.
+  void Charge(Link& link, SendOp& op, uint64_t copied_bytes) {
+    op.quota_bytes = kQueuedOperationBytes + copied_bytes;
+    link.queued_bytes += op.quota_bytes;
+    contexts_[link.context]->queued_bytes += op.quota_bytes;
+  }
+  void Discharge(Link& link, uint64_t bytes) {
+    link.queued_bytes -= bytes;
+    contexts_[link.context]->queued_bytes -= bytes;
+  }
   bool WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
                    std::span<const uint8_t> data);
   void OnWrite(Link& link, const wire::FrameView& view);

@@ -11,16 +11,18 @@ constexpr uint64_t kWholeSpace = Le48::kMax + 1;  // of offsets in an aperture
 
 }  // namespace
 
-uint32_t Engine::CreateContext() {
+uint32_t Engine::CreateContext(const ContextQuotas& quotas) {
   for (uint32_t id = 0; id < contexts_.size(); ++id) {
     if (!contexts_[id]->live) {
       *contexts_[id] = ContextState{};
       contexts_[id]->live = true;
+      contexts_[id]->quotas = quotas;
       return id;
     }
   }
   contexts_.push_back(std::make_unique<ContextState>());
   contexts_.back()->live = true;
+  contexts_.back()->quotas = quotas;
   return static_cast<uint32_t>(contexts_.size() - 1);
 }
 
@@ -76,6 +78,7 @@ Link& Engine::NewLink(uint32_t context) {
   link = Link{};
   link.id = id;
   link.context = context;
+  ++contexts_[context]->links;
   link.acked = link.next_sequence = link.expected = options_.first_sequence;
   do {
     link.epoch = random_.Next32();
@@ -120,6 +123,7 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
     copies_.Give(reply.list.block);
     Finish(reply.completion, OpStatus::kLinkLost);
   }
+  Discharge(link, link.queued_bytes);
   for (auto& [name, index] : link.outbound) {
     index->Visit(0, kWholeSpace,
                  [&](uint32_t id) { tripwires_[id].link_lost = true; });
@@ -140,6 +144,7 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
 
 void Engine::FreeLink(Link& link) {
   link.state = LinkState::kFree;
+  --contexts_[link.context]->links;
   link.inbox.clear();
   // A slot whose generations are used up is retired, so that no id ever comes to
   // mean another link.

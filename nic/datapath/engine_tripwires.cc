@@ -30,6 +30,7 @@ uint32_t Engine::Watch(const TripwireSpec& spec) {
   if (++tripwires_made_ == 0) ++tripwires_made_;
   entry.made = tripwires_made_;
   ranges_[id] = {spec.offset, spec.length};
+  ++contexts_[spec.context]->tripwires;
   if (spec.extra.is_needed()) SetExtra(entry, spec.extra);
   if (entry.outbound) {
     Link* link = FindLink(entry.link);
@@ -100,6 +101,7 @@ void Engine::Unwatch(uint32_t id) {
   }
   entry.armed = Access::kNone;
   entry.made = 0;
+  --contexts_[entry.context]->tripwires;
   // Its place in the queue is found empty when its turn comes; the id must not be
   // used again before.
   if (!entry.queued) FreeTripwire(id);
@@ -186,15 +188,16 @@ bool Engine::RunChains() {
     if (entry.made != chain.made) continue;  // removed
     const ChainedWrite& write = *extras_[entry.extra]->write;
     Link* link = FindLink(write.link);
-    if (link == nullptr || link->state != LinkState::kOpen ||
-        (link->peer_features & wire::kFeatureHops) == 0) {
-      ++counters_.chains_lost;
-      continue;
-    }
     uint8_t word[sizeof chain.word];
     std::memcpy(word, &chain.word, sizeof word);
     const std::span<const uint8_t> data =
         write.sends_word ? std::span<const uint8_t>(word) : write.data;
+    if (link == nullptr || link->state != LinkState::kOpen ||
+        (link->peer_features & wire::kFeatureHops) == 0 ||
+        !MayQueue(link->context, data.size())) {
+      ++counters_.chains_lost;
+      continue;
+    }
     if (Write(write.link, write.to, write.offset, data, nullptr,
               {.hops = chain.hops})) {
       ++counters_.chained_writes;

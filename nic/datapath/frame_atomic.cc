@@ -43,6 +43,7 @@ bool Engine::Atomic(LinkId id, const ApertureName& to, uint64_t offset,
   static_assert(sizeof body <= SendOp::kInlineBytes);
   std::memcpy(op.small, &body, sizeof body);
   op.is_small = true;
+  Charge(*link, op, 0);
   Pump(*link);
   return true;
 }

@@ -10,6 +10,7 @@ bool Engine::Flush(LinkId id, Completion* completion) {
   SendOp& op = link->ops.emplace_back();
   op.type = wire::kFlushRequest;
   op.completion = completion;
+  Charge(*link, op, 0);
   Pump(*link);
   return true;
 }

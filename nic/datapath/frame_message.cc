@@ -19,6 +19,7 @@ bool Engine::SendMessage(LinkId id, std::span<const uint8_t> message) {
   SendOp& op = link->ops.emplace_back();
   op.type = wire::kMessage;
   op.length = message.size();
+  Charge(*link, op, message.size());
   if (!message.empty()) {
     op.copy = copies_.Take(message.size());
     std::memcpy(op.copy.data, message.data(), message.size());

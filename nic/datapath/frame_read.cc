@@ -16,6 +16,7 @@ SendOp& Engine::QueueRead(Link& link, const ApertureName& from, uint64_t offset,
   op.offset = offset;
   op.length = length;
   op.completion = completion;
+  Charge(link, op, 0);
   return op;
 }
 
@@ -77,6 +78,7 @@ AwaitedReply Engine::TakeAwaited(Link& link, Awaited::iterator it) {
   AwaitedReply ended = it->second;
   link.awaited.erase(it);
   copies_.Give(std::exchange(ended.list, {}).block);
+  Discharge(link, ended.quota_bytes);
   return ended;
 }
 

@@ -30,6 +30,7 @@ SendOp& Engine::QueueWrite(Link& link, const ApertureName& to, uint64_t offset,
   op.is_unordered = options.is_unordered &&
                     (link.peer_features & wire::kFeatureUnordered) != 0;
   op.fence = link.fence;
+  Charge(link, op, completion == nullptr ? length : 0);
   return op;
 }
 
@@ -134,6 +135,7 @@ bool Engine::WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
   op.length = data.size();
   std::copy(data.begin(), data.end(), op.small);
   op.is_small = true;
+  Charge(link, op, data.size());
   NotePieceSent(link, {number, 0, static_cast<uint32_t>(data.size()), true},
                 acknowledged);
   NoteAckSent(link);

@@ -61,6 +61,7 @@ struct SendOp {
   uint64_t fence = 0;
   bool is_unordered = false;
   uint8_t hops = 0;
+  uint64_t quota_bytes = 0;   // what it counts as until it ends; 0: it does not
   bool transmitted = false;   // its last frame has been sent at least once
   uint64_t first_sequence = 0;
   uint64_t end_sequence = 0;  // past its last frame; 0 until that is produced
@@ -125,6 +126,7 @@ struct AwaitedReply {
   uint32_t handle = 0, generation = 0;  // for out-bound tripwires
   uint8_t hops = 0;
   uint64_t offset = 0;
+  uint64_t quota_bytes = 0;
 };
 
 // A tripwire touched by an access still under way; `made` tells it from a later
@@ -231,6 +233,7 @@ struct Link {
   std::vector<uint8_t> message;
   RingQueue<std::vector<uint8_t>> inbox;
   uint64_t inbox_bytes = 0;
+  uint64_t queued_bytes = 0;  // of its context's quota
 
   // Out-bound tripwires, by the peer's (handle, generation).
   absl::flat_hash_map<uint64_t, std::unique_ptr<TripwireIndex>> outbound;

@@ -134,6 +134,7 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
       if (link.early_count > 0) MarkReady(link);  // room for another request
     }
     if (op.copy.data != nullptr) copies_.Give(op.copy);
+    Discharge(link, op.quota_bytes);
     Completion* completion = op.completion;
     link.ops.pop_front();
     ++link.first_op;

@@ -228,6 +228,7 @@ void Engine::OnTransmitted(Link& link, SendOp& op) {
     reply.generation = op.generation;
     reply.offset = op.offset;
     reply.hops = op.hops;
+    reply.quota_bytes = std::exchange(op.quota_bytes, 0);
   } else if (op.type == wire::kReadResponse) {
     ApertureEntry* aperture = contexts_[link.context]->apertures.Find(
         op.handle, op.generation);

@@ -117,6 +117,21 @@ struct ValueCondition {
 // The longest out-of-band message.
 inline constexpr uint32_t kMaxMessageBytes = 1u << 20;
 
+// What one context may use up at most. The defaults are far above what a program
+// needs that does not run away; what is over them is refused with
+// RESOURCE_EXHAUSTED, and nothing else suffers.
+struct ContextQuotas {
+  uint32_t apertures = 1u << 20;
+  uint32_t tripwires = 1u << 22;
+  // In any state, also peers' requests not yet answered; those beyond it are
+  // ignored, as if nobody were there.
+  uint32_t links = 1u << 17;
+  // Operations begun and not yet ended: kQueuedOperationBytes for each, and the
+  // data of those whose data is copied.
+  uint64_t queued_bytes = uint64_t{1} << 30;
+};
+inline constexpr uint64_t kQueuedOperationBytes = 256;
+
 // Ids are indexes with a generation, so a stale one is recognised, not reused.
 struct LinkId {
   uint32_t value = UINT32_MAX;
