@@ -93,10 +93,10 @@ void Remote::Post(const pb::Call& call, uint64_t timeout_ns,
   rpc::Request request;
   request.message = *message;
   request.timeout_ns = timeout_ns;
+  if (!done) return client_->InvokeAsync(request, nullptr);
   client_->InvokeAsync(
       request, [this, message, done = std::move(done)](absl::Status status,
                                                        rpc::Response response) {
-        if (!done) return;
         if (!status.ok()) return done(ErrnoOf(status));
         pb::Reply reply;
         const bool whole = reply.ParseFromArray(response.message.data(),

@@ -196,7 +196,10 @@ void LoopbackClient::InvokeAsync(const Request& request,
       request.timeout_ns == kNever ? kNever : NowNs() + request.timeout_ns;
   std::shared_ptr<PendingCall> pending;
   auto status = Start(request, deadline, cancel, done, &pending);
-  if (!status.ok()) return done(status, {});
+  if (!status.ok()) {
+    if (done) done(status, {});
+    return;
+  }
   if (cancel == nullptr) return;
   const auto hook = [hub = hub_, id = id_, weak = std::weak_ptr(pending)] {
     std::lock_guard lock(hub->mutex);

@@ -31,7 +31,7 @@ constexpr int kAsideTurns = 8;
 constexpr uint64_t kServiceLingerNs = 20 * kMicrosecond;
 // Who is woken by a frame, or sees some while it spins, looks so much longer for the
 // next: much data comes in many frames, and is not worth a sleep between them.
-constexpr uint64_t kLingerNs = 20 * kMicrosecond;
+constexpr uint64_t kLingerNs = 100 * kMicrosecond;
 
 void Signal(const UniqueFd& fd) {
   const uint64_t one = 1;

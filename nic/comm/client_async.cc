@@ -17,10 +17,20 @@ void ClientCore::StartAsync(std::unique_ptr<PendingCall> owned, CancelToken* tok
   PendingCall* call = owned.release();  // RunCallbacks takes it back
   if (token != nullptr) LinkToken(call, token);
   call->response = &call->own_response;
-  async_calls_.fetch_add(1, std::memory_order_relaxed);  // a hint
+  call->unheard = !call->done_function && token == nullptr &&
+                  call->request.bulk.empty() && call->request.timeout_ns == kNever;
+  if (call->unheard) {
+    const auto message = call->request.message;
+    call->own_message.assign(message.begin(), message.end());
+    call->request.message = call->own_message;
+  } else {
+    if (!call->done_function) call->done_function = [](absl::Status, Response) {};
+    async_calls_.fetch_add(1, std::memory_order_relaxed);  // a hint
+  }
   bool wake = false;
   {
     Lock lock(mutex_);
+    TakeUnheard();
     if (call->request.timeout_ns < kNever - Now()) {
       call->deadline_ns = Now() + call->request.timeout_ns;
       timed_.push_back(call);
@@ -33,13 +43,47 @@ void ClientCore::StartAsync(std::unique_ptr<PendingCall> owned, CancelToken* tok
       wake = true;
     } else if (!Validate(call)) {
       wake = true;
-    } else if (!Assign(call)) {
-      waiting_.push_back(call);
-    } else if (MaySend(*call)) {
-      Send(static_cast<uint32_t>(call->slot));
+    } else {
+      AssignAndSend(call);
     }
   }
   if (wake && hooks_.wake) hooks_.wake();
+}
+
+bool ClientCore::WaitsUnheard(uint32_t index) const {
+  const Slot& slot = *slots_[index];
+  return slot.phase == Phase::kSent && slot.call != nullptr && slot.call->unheard;
+}
+
+void ClientCore::NoteUnheard(uint32_t index) {
+  if (std::exchange(slots_[index]->unheard, true)) return;
+  unheard_.push_back(index);
+}
+
+void ClientCore::ForgetUnheard() {
+  for (const uint32_t index : unheard_) slots_[index]->unheard = false;
+  unheard_.clear();
+}
+
+// Answers that are there by now free their slots.
+void ClientCore::TakeUnheard() {
+  if (unheard_.empty()) return;
+  taking_.swap(unheard_);  // freeing a slot may send another such call
+  for (const uint32_t index : taking_) {
+    slots_[index]->unheard = false;
+    if (WaitsUnheard(index) && !Harvest(index)) NoteUnheard(index);
+  }
+  taking_.clear();
+}
+
+// Somebody waits for a slot: from now on these answers are heard.
+void ClientCore::ListenForUnheard() {
+  for (const uint32_t index : unheard_) {
+    if (!WaitsUnheard(index)) continue;
+    slots_[index]->armed = true;
+    tripwires_[index].Arm();
+  }
+  TakeUnheard();  // what came just before
 }
 
 // Before the call starts: from here on a cancellation reaches it.

@@ -22,9 +22,14 @@ size_t TotalBytes(std::span<const iovec> pieces) {
 
 void ClientCore::Start(PendingCall* call) {
   Lock lock(mutex_);
-  if (!Validate(call)) return;
+  TakeUnheard();
+  if (Validate(call)) AssignAndSend(call);
+}
+
+void ClientCore::AssignAndSend(PendingCall* call) {
   if (!Assign(call)) {
     waiting_.push_back(call);
+    ListenForUnheard();
   } else if (MaySend(*call)) {
     Send(static_cast<uint32_t>(call->slot));
   }
@@ -135,17 +140,26 @@ uint64_t ClientCore::ReadWord(uint32_t index) const {
   return word;
 }
 
+// Arms the slot's tripwire if nobody looks at it who waits for the answer itself.
+void ClientCore::Listen(uint32_t index) {
+  Slot& slot = *slots_[index];
+  if (slot.call->unheard) {
+    NoteUnheard(index);
+    if (waiting_.empty()) return;
+  } else if (!slot.call->done_function) {
+    return;
+  }
+  slot.armed = true;
+  tripwires_[index].Arm();
+}
+
 void ClientCore::Send(uint32_t index) {
   Slot& slot = *slots_[index];
   StageBulk(slot);
   slot.phase = Phase::kSent;
   slot.on_wire = true;
   PendingCall* call = slot.call;
-  if (call->done_function) {
-    // Before the call goes: the answer cannot come earlier.
-    slot.armed = true;
-    tripwires_[index].Arm();
-  }
+  Listen(index);  // before the call goes: the answer cannot come earlier
   // Pairs with Ready: what it finds there is the completions, all set.
   call->word.store(ReplyEnd(index) - 8, std::memory_order_release);
   WriteCall(index, /*again=*/false);
@@ -221,10 +235,7 @@ void ClientCore::Resume(uint32_t index) {
   } else if (slot.phase == Phase::kPending) {
     if (!slot.known) return Send(index);
     slot.phase = Phase::kSent;
-    if (slot.call->done_function) {
-      slot.armed = true;
-      tripwires_[index].Arm();
-    }
+    Listen(index);
     slot.call->word.store(ReplyEnd(index) - 8, std::memory_order_release);
     WriteCall(index, /*again=*/true);
   }
@@ -308,6 +319,10 @@ void ClientCore::Finish(PendingCall* call, absl::Status status) {
   call->status = std::move(status);
   call->slot = -1;
   call->word.store(nullptr, std::memory_order_relaxed);  // `done` follows
+  if (call->unheard) {
+    spare_calls_.emplace_back(call);
+    return;
+  }
   if (call->done_function) {
     if (call->deadline_ns != kNever) std::erase(timed_, call);
     finished_.push_back(call);

@@ -69,6 +69,10 @@ struct PendingCall {
   // Set for an asynchronous call; the core then owns the call.
   std::function<void(absl::Status, Response)> done_function;
   Response own_response;
+  // An asynchronous call whose answer nobody hears: it is taken when somebody else
+  // makes a call, or is short of a slot.
+  bool unheard = false;
+  Octets own_message;
   uint64_t deadline_ns = kNever;  // asynchronous calls only, as the next three
   std::shared_ptr<AsyncCancel> cancel;
   bool started = false, cancelled = false;
@@ -204,6 +208,7 @@ class ClientCore {
     bool on_wire = false;  // sent over some link
     bool known = false;    // the server said on this link that it has it
     bool armed = false;    // its tripwire tells the engine
+    bool unheard = false;  // is in unheard_
     uint64_t sequence = 0;
     PendingCall* call = nullptr;
     uint32_t staging = kNoStaging;
@@ -241,8 +246,15 @@ class ClientCore {
   // client_calls.cc
   bool Validate(PendingCall* call);
   bool Assign(PendingCall* call);
+  void AssignAndSend(PendingCall* call);
+  bool WaitsUnheard(uint32_t index) const;
+  void NoteUnheard(uint32_t index);
+  void ForgetUnheard();
+  void TakeUnheard();
+  void ListenForUnheard();
   void Pump();
   bool MaySend(const PendingCall& call) const;
+  void Listen(uint32_t index);
   void Send(uint32_t index);
   void StageBulk(Slot& slot);
   void WriteCall(uint32_t index, bool again);
@@ -300,6 +312,7 @@ class ClientCore {
   std::vector<CompletionSet*> free_completion_sets_;
 
   // Asynchronous calls with deadlines, and those ended; news for the user.
+  std::vector<uint32_t> unheard_, taking_;  // slots of calls nobody hears, each once
   std::vector<PendingCall*> timed_;
   uint64_t next_deadline_ns_ = kNever;
   std::deque<PendingCall*> finished_;

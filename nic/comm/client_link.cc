@@ -44,6 +44,7 @@ ClientCore::~ClientCore() {
   RunCallbacks();
   // Links end with the context, and with them every write under way.
   tripwires_.clear();
+  ForgetUnheard();
   context_.reset();
   RunCallbacks();
 }
@@ -285,6 +286,7 @@ void ClientCore::LoseLink(const std::string& why, bool close) {
     }
   }
   tripwires_.clear();
+  ForgetUnheard();
   // Revoking takes the NIC's lock: whoever still looked at our words through
   // Ready has finished, and what the peer wrote is visible here.
   reply_aperture_.Revoke();

@@ -280,7 +280,9 @@ class Client {
   // call's after another's, and must not block; it may call InvokeAsync. Message
   // and bulk memory must stay valid until then. The token need not outlive this
   // call; cancelling is as with Invoke, from any thread, also while `done` runs,
-  // when it does nothing any more.
+  // when it does nothing any more. `done` may be empty: nobody hears of the answer, and
+  // nobody is woken for it; the message need then stay valid only during this call (if
+  // there is no bulk data, timeout or token).
   virtual void InvokeAsync(const Request& request,
                            std::function<void(absl::Status, Response)> done,
                            CancelToken* cancel = nullptr) = 0;

@@ -66,6 +66,47 @@ TEST_F(RpcTest, ACancelledCallReturnsWhatBecameOfIt) {
   Stop();
 }
 
+// Far more than there are slots: with nobody to take their answers but the calls
+// behind them, each must still be made, once, and the last ones too.
+TEST_F(RpcTest, CallsNobodyHearsAreAllMade) {
+  constexpr size_t kCalls = 500;
+  std::mutex mutex;
+  std::vector<int> made(kCalls);
+  StartServer({.call =
+                   [&](Call call) {
+                     const std::string text = Text(call.request());
+                     if (text != "heard") {
+                       std::lock_guard lock(mutex);
+                       ++made[static_cast<size_t>(std::stoi(text))];
+                     }
+                     Echo(std::move(call));
+                   }},
+              {.slots = 8});
+  ASSERT_TRUE(StartClient().ok());
+  std::string answer;
+  for (size_t i = 0; i < kCalls; ++i) {
+    std::string question = std::to_string(i);
+    Request request;
+    request.message = View(question);
+    client_->InvokeAsync(request, nullptr);
+    question.assign(question.size(), 'x');  // it was copied
+    if (i % 100 == 50) {
+      ASSERT_TRUE(Ask("heard", &answer).ok());
+      EXPECT_EQ(answer, "heard");
+    }
+  }
+  for (int wait = 0; wait < 1000; ++wait) {
+    {
+      std::lock_guard lock(mutex);
+      if (made.back() == 1) break;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ASSERT_TRUE(Ask("heard", &answer).ok());
+  Stop();
+  EXPECT_EQ(made, std::vector<int>(kCalls, 1));
+}
+
 TEST_F(RpcTest, ManyAsynchronousCallsMoreThanSlots) {
   StartServer({.call = Echo}, {.slots = 8});
   ASSERT_TRUE(StartClient().ok());
