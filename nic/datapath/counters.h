@@ -13,6 +13,7 @@ struct NicCounters {
   uint64_t timeouts = 0;            // retransmission timer expiries
   uint64_t duplicate_frames = 0;    // received again, dropped
   uint64_t early_frames = 0;        // held until their predecessors came
+  uint64_t placed_early = 0;        // unordered writes placed before their turn
   uint64_t acks_sent = 0;
   // Operations completed here as target.
   uint64_t writes = 0, reads = 0, messages = 0, atomics = 0;

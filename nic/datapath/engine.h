@@ -257,6 +257,10 @@ class Engine {
   bool HoldFrame(Link& link, Frame& frame, const wire::FrameView& view,
                  Frame& slot);
   void DrainEarly(Link& link);
+  bool TakeEarly(Link& link, Frame& frame, const wire::FrameView& view,
+                 uint64_t sequence);
+  void PlaceEarly(Link& link, const wire::FrameView& view, uint64_t sequence);
+  void DeliverPlaced(Link& link, WriteFrame& placed);
   void NoteReceived(Link& link);
   Delivery Deliver(Link& link, const wire::FrameView& view);
   void DropEarly(Link& link);
@@ -337,6 +341,11 @@ class Engine {
   bool WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
                    std::span<const uint8_t> data);
   void OnWrite(Link& link, const wire::FrameView& view);
+  OpStatus PlaceWrite(Link& link, const wire::FrameView& view,
+                      ApertureEntry** aperture);
+  static WriteFrame DescribeWrite(const wire::FrameView& view, OpStatus status);
+  void FinishWrite(Link& link, const WriteFrame& frame,
+                   ApertureEntry* aperture);
   SendOp& QueueRead(Link& link, const ApertureName& from, uint64_t offset,
                     uint64_t length, Completion* completion);
   Delivery OnReadRequest(Link& link, const wire::FrameView& view);

@@ -29,7 +29,7 @@ void Engine::SendAck(Link& link, Ring ring, bool ask) {
     const uint64_t acknowledged =
         ExpandSequence(Acknowledged(link), link.expected);
     for (uint64_t s = link.expected + 1; s < link.early_end; ++s) {
-      if (link.Early(s).data == nullptr) continue;
+      if (!link.CameEarly(s)) continue;
       const uint64_t i = s - acknowledged - 1;
       if (i >= kWindowFrames) break;
       body->received[i / 8] |= static_cast<uint8_t>(1u << (i % 8));

@@ -143,39 +143,56 @@ bool Engine::WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
   return true;
 }
 
-void Engine::OnWrite(Link& link, const wire::FrameView& view) {
+// Checks one frame of a write and stores its data. The aperture is set on kOk.
+OpStatus Engine::PlaceWrite(Link& link, const wire::FrameView& view,
+                            ApertureEntry** aperture) {
   const auto& body = view.body<wire::WritePayload>();
   const auto data = view.data<wire::WritePayload>();
   const uint64_t offset = body.offset.get();
-  const bool last = view.has(wire::kLast);
-  ApertureEntry* aperture = nullptr;
   const OpStatus status = contexts_[link.context]->apertures.Check(
       link.id, body.handle.get(), body.generation.get(), Access::kWrite, offset,
-      data.size(), &aperture);
-  if (status != OpStatus::kOk) {
+      data.size(), aperture);
+  if (status != OpStatus::kOk) return status;
+  // What was placed before is visible before this: a reader that polls a word
+  // with an acquire load relies on it.
+  std::atomic_thread_fence(std::memory_order_release);
+  PlaceInShared((*aperture)->base + offset, data.data(), data.size());
+  counters_.write_bytes += data.size();
+  (*aperture)->bytes += data.size();
+  return OpStatus::kOk;
+}
+
+void Engine::OnWrite(Link& link, const wire::FrameView& view) {
+  ApertureEntry* aperture = nullptr;
+  const OpStatus status = PlaceWrite(link, view, &aperture);
+  FinishWrite(link, DescribeWrite(view, status), aperture);
+}
+
+// The turn of a frame that is placed, or was refused: what follows from it. The
+// aperture is null when it was refused, or is gone by now.
+void Engine::FinishWrite(Link& link, const WriteFrame& frame,
+                         ApertureEntry* aperture) {
+  const bool last = frame.is_last;
+  if (frame.status != OpStatus::kOk) {
     // One refusal for an operation, however many of its frames fail.
-    if (!link.access_refused) Refuse(link, view.sequence(), status);
+    if (!link.access_refused) Refuse(link, frame.sequence, frame.status);
     link.access_refused = true;
-  } else {
-    // What was placed before is visible before this: a reader that polls a word
-    // with an acquire load relies on it.
-    std::atomic_thread_fence(std::memory_order_release);
-    PlaceInShared(aperture->base + offset, data.data(), data.size());
-    counters_.write_bytes += data.size();
-    aperture->bytes += data.size();
+  } else if (aperture != nullptr) {
     if (last) ++aperture->accesses;
     if (aperture->tripwires == nullptr) {
       // Nobody watches: the usual case for bulk data.
     } else if (last && link.touched.empty()) {
       // Pairs with the acquire of whoever sees the tripwire's event or count.
       std::atomic_thread_fence(std::memory_order_release);
-      aperture->tripwires->Visit(offset, data.size(), [&](uint32_t tripwire) {
-        Touch(tripwire, Access::kWrite, view.hops());
-      });
+      aperture->tripwires->Visit(
+          frame.offset, frame.length, [&](uint32_t tripwire) {
+            Touch(tripwire, Access::kWrite, frame.hops);
+          });
     } else {
-      aperture->tripwires->Visit(offset, data.size(), [&](uint32_t tripwire) {
-        link.touched.push_back({tripwire, tripwires_[tripwire].made});
-      });
+      aperture->tripwires->Visit(
+          frame.offset, frame.length, [&](uint32_t tripwire) {
+            link.touched.push_back({tripwire, tripwires_[tripwire].made});
+          });
     }
   }
   if (!last) {
@@ -198,7 +215,7 @@ void Engine::OnWrite(Link& link, const wire::FrameView& view) {
   const auto end = std::unique(link.touched.begin(), link.touched.end());
   for (auto it = link.touched.begin(); it != end; ++it) {
     if (tripwires_[it->id].made != it->made) continue;
-    Touch(it->id, Access::kWrite, view.hops());
+    Touch(it->id, Access::kWrite, frame.hops);
   }
   link.touched.clear();
   link.touched_limit = 64;

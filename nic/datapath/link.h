@@ -137,6 +137,18 @@ struct TouchedTripwire {
   auto operator<=>(const TouchedTripwire&) const = default;
 };
 
+// One frame of a write after its data was placed, or refused: all that is left to do
+// in its turn.
+struct WriteFrame {
+  uint32_t handle = 0, generation = 0;
+  uint64_t offset = 0;
+  uint32_t length = 0;
+  uint32_t sequence = 0;
+  OpStatus status = OpStatus::kPending;  // kPending: nothing here
+  uint8_t hops = 0;
+  bool is_last = false;
+};
+
 enum class LinkState : uint8_t {
   kFree,
   kConnecting,  // we asked; no answer yet
@@ -154,8 +166,8 @@ enum class LinkState : uint8_t {
 //     are described by Sent(sequence).
 //  2. Ops are completed in order, once acknowledged and nothing the peer sent
 //     before that acknowledgement is missing here.
-//  3. early[i] holds a frame only for sequences in
-//     (expected, expected + kWindowFrames).
+//  3. early[i] holds a frame, or placed[i] says what became of an unordered one,
+//     only for sequences in [expected, expected + kWindowFrames).
 struct Link {
   // Identity.
   LinkId id;
@@ -213,7 +225,9 @@ struct Link {
   // Receiving.
   uint64_t expected = 1;        // next sequence to deliver
   std::vector<Frame> early;     // ring of kWindowFrames, allocated at first use
-  uint32_t early_count = 0;
+  // Unordered writes that came early: placed, and remembered. The same kind of ring.
+  std::vector<WriteFrame> placed;
+  uint32_t early_count = 0;     // of both
   uint64_t early_end = 0;       // past the highest sequence held
   bool ready = false;           // on the engine's list for the end of this turn
   bool ack_delayed = false;     // on the engine's list of delayed acknowledgements
@@ -251,6 +265,16 @@ struct Link {
 
   SentFrame& Sent(uint64_t sequence) { return sent[sequence % kWindowFrames]; }
   Frame& Early(uint64_t sequence) { return early[sequence % kWindowFrames]; }
+  WriteFrame* Placed(uint64_t sequence) {
+    if (placed.empty()) return nullptr;
+    WriteFrame& frame = placed[sequence % kWindowFrames];
+    return frame.status == OpStatus::kPending ? nullptr : &frame;
+  }
+  // Whether the frame with this number came early.
+  bool CameEarly(uint64_t sequence) {
+    return (!early.empty() && Early(sequence).data != nullptr) ||
+           Placed(sequence) != nullptr;
+  }
   SendOp& Op(uint64_t number) { return ops[number - first_op]; }
   uint32_t InFlight() const {
     return static_cast<uint32_t>(next_sequence - acked) - received_count -

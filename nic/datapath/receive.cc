@@ -2,6 +2,7 @@
 // Frames of a link into their order: duplicates dropped, early ones held.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "nic/datapath/engine.h"
 
@@ -24,7 +25,7 @@ void Engine::OnSequenced(Link& link, Frame& frame,
     return;
   }
   if (sequence == link.expected) {
-    if (link.early_count > 0 && link.Early(sequence).data != nullptr) {
+    if (link.early_count > 0 && link.CameEarly(sequence)) {
       // Held since it came early: there was no room when its turn came.
       ++counters_.duplicate_frames;
       link.ack_now = true;
@@ -47,25 +48,73 @@ void Engine::OnSequenced(Link& link, Frame& frame,
     ++counters_.duplicate_frames;
     return;
   }
-  if (sequence - link.expected >= kWindowFrames ||
-      held_frames_ >= kMaxHeldFrames || options_.go_back_n) {
+  if (sequence - link.expected >= kWindowFrames || options_.go_back_n) {
     ++counters_.drop_window;
     return;
   }
-  if (link.early.empty()) link.early.resize(kWindowFrames);
-  Frame& slot = link.Early(sequence);
-  if (slot.data != nullptr) {
+  if (link.CameEarly(sequence)) {
     ++counters_.duplicate_frames;
     return;
   }
-  if (!HoldFrame(link, frame, view, slot)) {
-    ++counters_.drop_no_buffer;
-    return;
-  }
+  if (!TakeEarly(link, frame, view, sequence)) return;
   ++link.early_count;
+  link.early_end = std::max(link.early_end, sequence + 1);
+}
+
+// Places an unordered write, holds anything else. False when there is no room.
+bool Engine::TakeEarly(Link& link, Frame& frame, const wire::FrameView& view,
+                       uint64_t sequence) {
+  if (view.type() == wire::kWrite && view.has(wire::kUnordered)) {
+    PlaceEarly(link, view, sequence);
+    return true;
+  }
+  if (held_frames_ >= kMaxHeldFrames) {
+    ++counters_.drop_window;
+    return false;
+  }
+  if (link.early.empty()) link.early.resize(kWindowFrames);
+  if (!HoldFrame(link, frame, view, link.Early(sequence))) {
+    ++counters_.drop_no_buffer;
+    return false;
+  }
   ++held_frames_;
   ++counters_.early_frames;
-  link.early_end = std::max(link.early_end, sequence + 1);
+  return true;
+}
+
+// Data to its place now, everything else in its turn.
+void Engine::PlaceEarly(Link& link, const wire::FrameView& view,
+                        uint64_t sequence) {
+  if (link.placed.empty()) link.placed.resize(kWindowFrames);
+  ApertureEntry* aperture = nullptr;
+  const OpStatus status = PlaceWrite(link, view, &aperture);
+  link.placed[sequence % kWindowFrames] = DescribeWrite(view, status);
+  ++news_;
+  ++counters_.placed_early;
+}
+
+WriteFrame Engine::DescribeWrite(const wire::FrameView& view, OpStatus status) {
+  const auto& body = view.body<wire::WritePayload>();
+  WriteFrame frame;
+  frame.handle = body.handle.get();
+  frame.generation = body.generation.get();
+  frame.offset = body.offset.get();
+  frame.length = static_cast<uint32_t>(view.data<wire::WritePayload>().size());
+  frame.sequence = view.sequence();
+  frame.status = status;
+  frame.hops = static_cast<uint8_t>(view.hops());
+  frame.is_last = view.has(wire::kLast);
+  return frame;
+}
+
+// The turn of an unordered write that came early. Its aperture may have been
+// revoked since: then its tripwires are gone, too.
+void Engine::DeliverPlaced(Link& link, WriteFrame& placed) {
+  const WriteFrame frame = std::exchange(placed, WriteFrame());
+  ++news_;
+  FinishWrite(link, frame,
+              contexts_[link.context]->apertures.Find(frame.handle,
+                                                      frame.generation));
 }
 
 // Takes the frame over, or a copy of one that its sender wants back.
@@ -98,6 +147,14 @@ bool Engine::HoldFrame(Link& link, Frame& frame, const wire::FrameView& view,
 // marks the link ready, and ServeLinks comes back here.
 void Engine::DrainEarly(Link& link) {
   while (link.early_count > 0 && link.carries_data()) {
+    if (WriteFrame* placed = link.Placed(link.expected)) {
+      DeliverPlaced(link, *placed);
+      --link.early_count;
+      ++link.expected;
+      NoteReceived(link);
+      continue;
+    }
+    if (link.early.empty()) return;
     Frame& slot = link.Early(link.expected);
     if (slot.data == nullptr) return;
     wire::FrameView view;
@@ -129,6 +186,7 @@ void Engine::DropEarly(Link& link) {
       --held_frames_;
     }
   }
+  link.placed.clear();
   link.early_count = 0;
 }
 

@@ -17,6 +17,7 @@ std::vector<Group> Describe(const NicCounters& c) {
              {"timeouts", c.timeouts},
              {"duplicate_frames", c.duplicate_frames},
              {"early_frames", c.early_frames},
+             {"placed_early", c.placed_early},
              {"acks_sent", c.acks_sent},
              {"writes", c.writes},
              {"reads", c.reads},

@@ -150,6 +150,56 @@ TEST_F(WireRules, AnUnorderedWriteTripsOnlyInItsTurn) {
   engine().Unwatch(id);
 }
 
+// They are placed and remembered: no buffer is held, revocation stays exact, and
+// what was refused is told in its turn.
+TEST_F(WireRules, EarlyUnorderedWritesArePlacedAndHoldNoBuffer) {
+  const ApertureName other = engine().Export(
+      peer_.context(), std::span(memory_).subspan(4096, 4096), Access::kWrite,
+      std::nullopt);
+  const auto early = [&](uint64_t ahead, const ApertureName& name,
+                         uint64_t offset, uint8_t value) {
+    wire::FrameHeader header = peer_.Header(wire::kWrite);
+    header.sequence = static_cast<uint32_t>(peer_.sequence() + ahead);
+    header.flags = wire::kUnordered | wire::kLast;
+    peer_.Send(peer_.Frame(header, WriteBody(name, offset, Bytes(8, value))));
+  };
+  const uint32_t first = Watch(0, 8), on_other = Watch(4096, 4096);
+  early(3, name_, 0, 3);
+  EXPECT_EQ(memory_[0], 3) << "before its turn";
+  early(4, name_, 1 << 16, 4);  // refused
+  early(5, other, 0, 5);
+  EXPECT_EQ(memory_[4096], 5);
+  engine().Revoke(peer_.context(), other);
+  early(6, other, 8, 6);
+  EXPECT_EQ(memory_[4104], 0) << "revoked when it came";
+  early(5, name_, 64, 9);
+  EXPECT_EQ(memory_[64], 0) << "a number that was here before";
+  EXPECT_EQ(peer_.fabric().FramesHeld(peer_.nic_mac()), 0u);
+  EXPECT_EQ(peer_.counters().placed_early, 4u);
+  EXPECT_EQ(engine().tripwire(first).count, 0u);
+  EXPECT_TRUE(peer_.Take(wire::kOpError).empty());
+  for (int i = 0; i < 3; ++i) peer_.Say(wire::kWrite, WriteBody(name_, 8, kWord));
+  peer_.Run();
+  EXPECT_EQ(engine().tripwire(first).count, 1u);
+  EXPECT_EQ(engine().tripwire(on_other).count, 0u);
+  EXPECT_EQ(memory_[0], 3);
+  const auto refusals = peer_.Take(wire::kOpError);
+  ASSERT_EQ(refusals.size(), 2u);
+  const auto one = ScriptedPeer::View(refusals[0]);
+  const auto two = ScriptedPeer::View(refusals[1]);
+  const auto next = static_cast<uint32_t>(peer_.sequence());
+  EXPECT_EQ(one.body<wire::OpErrorPayload>().operation.get(), next + 1);
+  EXPECT_EQ(one.body<wire::OpErrorPayload>().status,
+            static_cast<uint8_t>(OpStatus::kOutOfBounds));
+  EXPECT_EQ(two.body<wire::OpErrorPayload>().operation.get(), next + 3);
+  EXPECT_EQ(two.body<wire::OpErrorPayload>().status,
+            static_cast<uint8_t>(OpStatus::kStaleGeneration));
+  EXPECT_EQ(engine().FindLink(peer_.link())->expected, uint64_t{next} + 4);
+  peer_.set_sequence(uint64_t{next} + 4);
+  engine().Unwatch(on_other);
+  engine().Unwatch(first);
+}
+
 // The flags `kUnordered` of the writes heard since the last call.
 std::vector<bool> UnorderedFlags(ScriptedPeer& peer) {
   std::vector<bool> flags;
