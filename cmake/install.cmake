@@ -7,7 +7,7 @@ include(CMakePackageConfigHelpers)
 # inside and outside: -I.../include/tripwire.
 install(DIRECTORY nic/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tripwire/nic
         COMPONENT library
-        FILES_MATCHING PATTERN "*.h" PATTERN "tools" EXCLUDE)
+        FILES_MATCHING PATTERN "*.h" PATTERN "tools" EXCLUDE PATTERN "conform" EXCLUDE)
 
 tripwire_install_target(tripwire_base)
 get_property(installed_targets GLOBAL PROPERTY TRIPWIRE_INSTALLED_TARGETS)

@@ -42,7 +42,7 @@ function(tripwire_library name)
   add_library(tripwire_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(tripwire_${name} PUBLIC tripwire_options ${ARG_DEPENDS})
   if(CMAKE_CURRENT_SOURCE_DIR MATCHES "^${PROJECT_SOURCE_DIR}/nic/"
-     AND NOT CMAKE_CURRENT_SOURCE_DIR MATCHES "/nic/tools")
+     AND NOT CMAKE_CURRENT_SOURCE_DIR MATCHES "/nic/(tools|conform)")
     tripwire_install_target(tripwire_${name})
   endif()
 endfunction()

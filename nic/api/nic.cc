@@ -18,6 +18,7 @@ EngineOptions MakeEngineOptions(const NicOptions& options) {
   engine.keepalive_ns = options.keepalive_ns;
   engine.peer_timeout_ns = options.peer_timeout_ns;
   engine.go_back_n = options.go_back_n;
+  engine.first_sequence = options.first_sequence;
   engine.checksum = options.checksum;
   return engine;
 }

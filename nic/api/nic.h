@@ -40,6 +40,9 @@ struct NicOptions {
   uint64_t keepalive_ns = 1 * kSecond;     // probe a link silent for so long
   uint64_t peer_timeout_ns = 6 * kSecond;  // declare it lost after so long
   bool go_back_n = false;     // for comparison with selective repeat
+  // Where every link begins to number its frames, both ways: 1 is the protocol's.
+  // Tests of the numbers' wrap begin elsewhere, at both ends.
+  uint64_t first_sequence = 1;
   bool checksum = true;       // CRC32C on frames, except over reliable ports
 };
 
