@@ -140,7 +140,7 @@ void Engine::OnFrame(size_t port, Frame& frame) {
   link->path = frame.path;
   link->heard_ns = now_ns_;
   link->probes = 0;
-  ApplyAck(*link, view);
+  if (!ApplyAck(*link, view)) return;
   if (!link->carries_data()) return;  // that was the end of its closing
   if (wire::IsSequenced(view.type())) {
     if (view.has(wire::kAckRequested)) link->ack_requested = true;

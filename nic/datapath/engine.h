@@ -311,7 +311,9 @@ class Engine {
   }
 
   // loss.cc
-  void ApplyAck(Link& link, const wire::FrameView& view);
+  // False when the frame acknowledges what was never sent.
+  bool ApplyAck(Link& link, const wire::FrameView& view);
+  void CountAnswers(Link& link);
   void GrowWindow(Link& link, uint32_t newly);
   void ApplyCompletion(Link& link);
   void CompleteOps(Link& link, uint64_t acked);

@@ -200,7 +200,8 @@ struct Link {
     uint64_t acked = 0, barrier = 0;
   };
   PendingAck pending, pending_latest;
-  uint32_t answers_queued = 0;  // of `ops`: answers to the peer's requests
+  uint32_t answers_queued = 0;  // of `ops`: answers not acknowledged yet
+  uint64_t counted_op = 0;      // those before this one are
   std::vector<SentFrame> sent;  // ring of kWindowFrames, allocated when opened
   uint32_t received_count = 0;  // selectively acknowledged above `acked`
   uint32_t lost_count = 0;      // marked lost, not yet sent again

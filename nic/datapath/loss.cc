@@ -19,14 +19,14 @@ constexpr double kMinWindow = 8;
 
 }  // namespace
 
-void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
+bool Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   const uint64_t acknowledged =
       ExpandSequence(view.header->acknowledged.get(), link.acked);
   if (acknowledged > link.next_sequence) {
     ++counters_.drop_malformed;  // acknowledges what was never sent
-    return;
+    return false;
   }
-  if (acknowledged < link.acked) return;  // overtaken by a later one
+  if (acknowledged < link.acked) return true;  // overtaken by a later one
   link.peer_credit = view.header->credit.get();
 
   uint64_t newest = 0;
@@ -72,7 +72,10 @@ void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
     if (link.congestion_window < kWindowFrames) GrowWindow(link, newly);
     if (link.received_count > 0) DetectLosses(link, newest);
   }
-  if (advanced) link.backoff = 0;
+  if (advanced) {
+    link.backoff = 0;
+    CountAnswers(link);
+  }
   if (newly > 0) SetRetransmitTimer(link);
 
   // What this side sent before saying so may include refusals of operations this
@@ -91,6 +94,20 @@ void Engine::ApplyAck(Link& link, const wire::FrameView& view) {
       (link.lost_count > 0 || !link.refusals.empty() ||
        link.cursor_op < link.first_op + link.ops.size())) {
     MarkReady(link);
+  }
+  return true;
+}
+
+// Answers make room for requests as soon as they are acknowledged, not only when
+// they are complete: for that, a request that waits for the room may be missing.
+void Engine::CountAnswers(Link& link) {
+  const uint64_t end = link.first_op + link.ops.size();
+  for (; link.counted_op < end; ++link.counted_op) {
+    const SendOp& op = link.Op(link.counted_op);
+    if (!op.transmitted || op.end_sequence > link.acked) return;
+    if (!IsAnswer(op.type)) continue;
+    --link.answers_queued;
+    if (link.early_count > 0) MarkReady(link);  // room for another request
   }
 }
 
@@ -128,10 +145,6 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
       } else if (op.completion == nullptr) {
         FailOp(link, status);
       }
-    }
-    if (IsAnswer(op.type)) {
-      --link.answers_queued;
-      if (link.early_count > 0) MarkReady(link);  // room for another request
     }
     if (op.copy.data != nullptr) copies_.Give(op.copy);
     Discharge(link, op.quota_bytes);
