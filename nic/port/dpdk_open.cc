@@ -237,6 +237,8 @@ void AllowPciDevices(const std::vector<std::string>& addresses) {
   Eal::AllowPciDevices(addresses);
 }
 
+void WantTelemetry() { Eal::WantTelemetry(); }
+
 absl::StatusOr<std::unique_ptr<Port>> OpenDpdkPort(const PortSpec& spec) {
   std::lock_guard lock(OpenMutex());
   // Mistakes of the user are told without starting DPDK.
@@ -250,6 +252,14 @@ absl::StatusOr<std::unique_ptr<Port>> OpenDpdkPort(const PortSpec& spec) {
   }
   if (spec.kind == PortSpec::Kind::kPci && !Eal::IsPciAllowed(spec.target)) {
     Eal::AllowPciDevices({spec.target});
+  }
+  if (spec.telemetry) {
+    Eal::WantTelemetry();
+    if (!Eal::HasTelemetry()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "port ", spec.text,
+          ": DPDK runs already without telemetry; name this port first"));
+    }
   }
   absl::Status started = Eal::Start();
   if (!started.ok()) return started;

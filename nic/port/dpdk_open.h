@@ -16,6 +16,8 @@ namespace tripwire {
 // Tells DPDK, before it starts, which PCI devices it may touch. Has no effect
 // on a DPDK that runs already; does not start it.
 void AllowPciDevices(const std::vector<std::string>& addresses);
+// Likewise, that it is to open its telemetry socket.
+void WantTelemetry();
 
 // Opens an eth:, xdp:, pci: or vdev: port, starting DPDK if need be.
 absl::StatusOr<std::unique_ptr<Port>> OpenDpdkPort(const PortSpec& spec);

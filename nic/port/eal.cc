@@ -31,6 +31,7 @@ struct State {
   bool is_started = false;
   absl::Status result;
   std::vector<std::string> pci_addresses;
+  bool has_telemetry = false;
   std::vector<std::string> arguments;  // DPDK keeps pointers into them
   std::mutex log_mutex;
   std::string complaint;
@@ -111,8 +112,11 @@ bool HasHugepages() {
 
 std::vector<std::string> Arguments(const State& state) {
   std::vector<std::string> arguments = {
-      "tripwire", "--no-telemetry", "--log-level=warning",
+      "tripwire", "--log-level=warning",
       absl::StrCat("--lcores=0@", FirstAllowedCpu())};
+  // With telemetry, a name of ours for the directory of its socket.
+  arguments.push_back(state.has_telemetry ? "--file-prefix=tripwire"
+                                          : "--no-telemetry");
   const bool uses_pci = !state.pci_addresses.empty();
   if (uses_pci && HasHugepages()) {
     arguments.push_back("--in-memory");
@@ -176,6 +180,18 @@ bool Eal::IsPciAllowed(const std::string& address) {
   std::lock_guard lock(state.mutex);
   return std::find(state.pci_addresses.begin(), state.pci_addresses.end(),
                    address) != state.pci_addresses.end();
+}
+
+void Eal::WantTelemetry() {
+  State& state = GetState();
+  std::lock_guard lock(state.mutex);
+  if (!state.is_started) state.has_telemetry = true;
+}
+
+bool Eal::HasTelemetry() {
+  State& state = GetState();
+  std::lock_guard lock(state.mutex);
+  return state.has_telemetry;
 }
 
 std::string Eal::TakeComplaint() {

@@ -13,7 +13,7 @@ namespace tripwire {
 // it, once per process, and never stopped (DPDK cannot be started twice).
 //
 // Started so that it disturbs nobody: no hugepages unless a PCI device is used,
-// no files or sockets, no probing of devices nobody asked for, the caller's
+// no files or sockets (unless its telemetry is wanted), no probing of devices nobody asked for, the caller's
 // affinity and signal mask untouched, its threads deaf to signals, its log in
 // ours. Starting takes about 150 ms, of which 100 ms is DPDK measuring the
 // clock on processors that do not tell its frequency.
@@ -25,6 +25,9 @@ class Eal {
   // Devices DPDK may touch, to be told before Start.
   static void AllowPciDevices(const std::vector<std::string>& addresses);
   static bool IsPciAllowed(const std::string& address);
+  // That DPDK is to open its telemetry socket, also to be told before Start.
+  static void WantTelemetry();
+  static bool HasTelemetry();  // it is wanted and, if DPDK runs, there
 
   // The last thing DPDK complained about, for error messages; empties it.
   static std::string TakeComplaint();

@@ -111,6 +111,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenPorts(
     if (spec->kind == PortSpec::Kind::kPci) {
       pci_addresses.push_back(spec->target);
     }
+    if (spec->telemetry) WantTelemetry();
     specs.push_back(*std::move(spec));
   }
   if (!pci_addresses.empty()) AllowPciDevices(pci_addresses);

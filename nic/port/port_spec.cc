@@ -123,6 +123,9 @@ bool SetOption(const Option& option, PortSpec& spec) {
     spec.capture = option.value;
     return true;
   }
+  if (!is_memif && option.key == "telemetry" && !option.has_value) {
+    return spec.telemetry = true;
+  }
   if (is_memif && option.key == "listen" && !option.has_value) {
     return spec.listen = true;
   }
@@ -143,9 +146,9 @@ std::string OptionsOf(PortSpec::Kind kind) {
       return absl::StrCat("listen, wait, mtu=", kMinMtu, "..", kMaxMtu,
                           ", buffers=N, capture=FILE");
     case PortSpec::Kind::kXdp:
-      return "mtu=N, buffers=N, queue=N, capture=FILE";
+      return "mtu=N, buffers=N, queue=N, telemetry, capture=FILE";
     default:
-      return "mtu=N, buffers=N, capture=FILE";
+      return "mtu=N, buffers=N, telemetry, capture=FILE";
   }
 }
 
@@ -157,7 +160,9 @@ absl::Status ParseTarget(std::string_view whole, const std::string& text,
     // All but our own options goes to DPDK as it is.
     for (size_t i = 1; i < parts.size(); ++i) {
       const Option option = SplitOption(parts[i]);
-      if (option.key != "capture") {
+      if (option.key == "telemetry" && !option.has_value) {
+        spec.telemetry = true;
+      } else if (option.key != "capture") {
         absl::StrAppend(&spec.target, ",", parts[i]);
       } else if (!SetOption(option, spec)) {
         return Bad(whole, "capture= needs the name of a file");

@@ -34,6 +34,7 @@ struct PortSpec {
   std::optional<uint32_t> buffers;  // frames in the port's pool
   uint32_t queue = 0;               // xdp
   std::optional<Faults> faults;
+  bool telemetry = false;  // eth, xdp, pci, vdev: DPDK's telemetry socket
   std::optional<std::string> capture;  // file that all frames are written to
 };
 

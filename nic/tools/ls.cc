@@ -13,6 +13,7 @@
 #include "nic/port/port_spec.h"
 #include "nic/tools/commands.h"
 #include "nic/tools/open_nic.h"
+#include "nic/tools/printable.h"
 
 namespace tripwire::tools {
 namespace {
@@ -46,9 +47,10 @@ absl::Status Run(const LsOptions& options) {
     if (options.json) {
       PrintJson(node);
     } else {
-      std::printf("%-20s %s  %-20s %s\n", node.node.c_str(),
+      std::printf("%-20s %s  %-20s %s\n", Printable(node.node).c_str(),
                   node.mac.ToString().c_str(),
-                  absl::StrJoin(node.services, " ").c_str(), node.port.c_str());
+                  Printable(absl::StrJoin(node.services, " ")).c_str(),
+                  node.port.c_str());
     }
   }
   if (nodes.empty() && !options.json)

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "nic/tools/printable.h"
 
 namespace tripwire::tools {
 namespace {
@@ -38,18 +39,9 @@ std::string Bytes(uint64_t bytes) {
                          kUnits[unit]);
 }
 
-// Control characters are a peer's to choose, and terminals obey them.
-std::string Printable(const std::string& text) {
-  std::string out = text;
-  for (char& c : out) {
-    if (static_cast<uint8_t>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return out.empty() ? "-" : out;
-}
-
 std::string CellText(const std::string& column, const Cell& cell) {
   if (const auto* text = std::get_if<std::string>(&cell)) {
-    return Printable(*text);
+    return text->empty() ? "-" : Printable(*text);
   }
   if (const auto* truth = std::get_if<bool>(&cell))
     return *truth ? "yes" : "no";

@@ -16,6 +16,7 @@
 #include "nic/api/stats/counters.h"
 #include "nic/api/stats/stats.h"
 #include "nic/api/stats/stats.pb.h"
+#include "nic/api/stats/telemetry.h"
 #include "nic/base/fd.h"
 #include "nic/base/random.h"
 #include "nic/port/port_spec.h"
@@ -85,6 +86,7 @@ class Server::Impl {
         listener_(std::move(listener)),
         stop_(std::move(stop)),
         start_ns_(clock_.NowNs()),
+        telemetry_(nic, options_.program),
         thread_([this] { Run(); }) {}
 
   ~Impl() {
@@ -153,8 +155,8 @@ class Server::Impl {
       length += static_cast<size_t>(n);
     }
     pb::Request request;
-    if (length == 0 ||
-        !request.ParseFromArray(bytes, static_cast<int>(length))) {
+    if (!request.ParseFromArray(bytes, static_cast<int>(length)) ||
+        !request.has_rows()) {
       return kUsualRows;
     }
     return std::min(request.rows(), kMostRows);
@@ -198,6 +200,7 @@ class Server::Impl {
   UniqueFd listener_;
   UniqueFd stop_;
   const uint64_t start_ns_;
+  TelemetrySource telemetry_;
   std::thread thread_;  // last: it uses all of the above
 };
 
