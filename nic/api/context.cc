@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cassert>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "nic/api/await.h"
 #include "nic/api/nic_impl.h"
 #include "nic/base/wire_int.h"
 #include "nic/control/body.h"
@@ -56,7 +58,10 @@ bool InRange(uint64_t size, uint64_t offset, uint64_t length) {
 }  // namespace
 
 Context::Context(Nic& nic, uint32_t id)
-    : nic_(nic), impl_(nic.impl()), id_(id) {}
+    : nic_(nic),
+      impl_(nic.impl()),
+      id_(id),
+      awaiters_(std::make_unique<Awaiters>()) {}
 
 Context::~Context() {
   Engine& engine = impl_.engine();
@@ -76,6 +81,7 @@ Context::~Context() {
   };
   nic_.WaitUntil(all_closed, nic_.clock().NowNs() + kLingerNs);
   auto lock = impl_.Lock();
+  awaiters_.reset();
   engine.DestroyContext(id_);
 }
 
@@ -285,6 +291,10 @@ bool Context::WaitWord(const Aperture& aperture, uint64_t offset,
 
 size_t Context::TakeEvents(std::span<Event> events) {
   auto lock = impl_.Lock();
+  return TakeEventsLocked(events);
+}
+
+size_t Context::TakeEventsLocked(std::span<Event> events) {
   Engine& engine = impl_.engine();
   const size_t taken = engine.TakeEvents(id_, events);
   if (event_fd_ && !engine.HasEvents(id_)) {
@@ -295,9 +305,11 @@ size_t Context::TakeEvents(std::span<Event> events) {
 }
 
 size_t Context::Poll(std::span<Event> events) {
+  ResumeCoroutines();
   const size_t taken = TakeEvents(events);
   if (taken > 0) return taken;
   nic_.Poll();
+  ResumeCoroutines();
   return TakeEvents(events);
 }
 
@@ -308,9 +320,11 @@ size_t Context::Wait(std::span<Event> events, uint64_t deadline_ns,
         [&] {
           // Pairs with the release in Interrupt.
           return impl_.engine().HasEvents(id_) ||
+                 awaiters_->AnyReady(impl_.engine()) ||
                  interrupted_.load(std::memory_order_acquire);
         },
         deadline_ns, watch);
+    ResumeCoroutines();
     const size_t taken = TakeEvents(events);
     const bool interrupted =
         interrupted_.load(std::memory_order_relaxed) &&

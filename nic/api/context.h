@@ -20,6 +20,8 @@
 
 namespace tripwire {
 
+class Awaiter;
+class Awaiters;
 class Context;
 class Engine;
 struct TripwireSpec;
@@ -134,6 +136,7 @@ class Tripwire {
 
  private:
   friend class Context;
+  friend class Fired;
   Context* context_ = nullptr;
   uint32_t id_ = 0;
 };
@@ -302,6 +305,10 @@ class Context {
   // Blocks (spinning first) until there is an event or the deadline passes.
   size_t Wait(std::span<Event> events, uint64_t deadline_ns,
               PortWatch watch = PortWatch::kTake);
+  // Runs coroutines that wait on this context (nic/api/await.h), as Poll and Wait do
+  // besides, until `done()`, which is called after each round of them; false when the
+  // deadline passed first. Interrupt makes it look again.
+  bool Drive(absl::FunctionRef<bool()> done, uint64_t deadline_ns);
   // Makes one Wait, the one under way or else the next, return although there may
   // be no event: to stop a thread, or to give it work of another kind.
   void Interrupt();
@@ -315,8 +322,13 @@ class Context {
   friend class Nic;
   friend class Aperture;
   friend class Tripwire;
+  friend class Awaiter;
+  friend class Fired;
+  friend class NextEvent;
   Context(Nic& nic, uint32_t id);
   size_t TakeEvents(std::span<Event> events);
+  size_t TakeEventsLocked(std::span<Event> events);
+  size_t ResumeCoroutines();
   bool Owns(LinkId link) const;  // REQUIRES: the NIC's lock
   absl::Status IssueAtomic(const RemoteAperture& to, uint64_t offset,
                            uint8_t operation, uint64_t operand,
@@ -332,6 +344,7 @@ class Context {
   Nic::Impl& impl_;
   const uint32_t id_;
   UniqueFd event_fd_;
+  std::unique_ptr<Awaiters> awaiters_;
   std::atomic<bool> interrupted_{false};
 };
 

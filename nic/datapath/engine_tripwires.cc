@@ -99,6 +99,7 @@ void Engine::Unwatch(uint32_t id) {
     free_extras_.push_back(entry.extra);
     entry.extra = TripwireEntry::kNone;
   }
+  ++news_;  // for whoever waits for it
   entry.armed = Access::kNone;
   entry.made = 0;
   --contexts_[entry.context]->tripwires;

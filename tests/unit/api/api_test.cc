@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "nic/api/await.h"
 #include "nic/api/context.h"
 #include "nic/port/memif_port.h"
 
@@ -251,6 +252,49 @@ TEST_F(PairTest, IdlePairSleeps) {
   // Two idle NICs in two seconds: below one per cent of a core each.
   EXPECT_LT(ms(after) - ms(before), 40);
   EXPECT_LT(server_.nic->counters().sleeps - sleeps, 200u);
+}
+
+// Fires and forgets; the coroutine destroys itself at its end.
+struct Detached {
+  struct promise_type {
+    Detached get_return_object() { return {}; }
+    std::suspend_never initial_suspend() noexcept { return {}; }
+    std::suspend_never final_suspend() noexcept { return {}; }
+    void return_void() {}
+    void unhandled_exception() { std::abort(); }
+  };
+};
+
+Detached CountTo(Tripwire& tripwire, uint64_t rounds, std::atomic<uint64_t>& at) {
+  for (uint64_t seen = 0; seen < rounds;) {
+    seen = co_await Fired(tripwire, seen);
+    at = seen;
+  }
+}
+
+TEST_F(PairTest, CoroutinesAreResumedByTheThreadThatWaits) {
+  NicOptions server;
+  server.max_spin_ns = 0;
+  Connect(std::move(server));
+  Tripwire wire = server_.context->Watch(server_.aperture, 8, 8, Access::kWrite,
+                                         TripwireMode::kPersistent, 0, false);
+  wire.Arm();
+  constexpr uint64_t kRounds = 300;
+  std::atomic<uint64_t> at{0};
+  CountTo(wire, kRounds, at);
+  std::thread driver([&] {
+    EXPECT_TRUE(server_.context->Drive([&] { return at == kRounds; },
+                                       Now() + 20 * kSecond));
+  });
+  for (uint64_t i = 1; i <= kRounds; ++i) {
+    client_.Write(1, i);
+    if (i % 50 != 0) continue;
+    // Let it fall asleep now and then.
+    while (at < i) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  driver.join();
+  wire.Remove();
 }
 
 TEST_F(PairTest, PeerGoneWakesTheSleeper) {
