@@ -254,6 +254,7 @@ TEST_F(AtomicsTest, AnswersToWhatWasNeverAskedChangeNothing) {
   peer_.Say(wire::kAtomicResponse, AtomicResponseBody(atomic_is, 6));
   EXPECT_EQ(result, 5u);
   EXPECT_TRUE(atomic.done());
+  engine().EndLink(*engine().FindLink(peer_.link()), LinkEnd::kTimedOut);
 }
 
 TEST_F(AtomicsTest, NothingIsSentToAPeerWithoutThem) {

@@ -34,6 +34,10 @@ class WireRules : public ::testing::Test {
     engine().Arm(id);
     return id;
   }
+  // Ends what is still under way, before the memory of it goes.
+  void EndLink() {
+    engine().EndLink(*engine().FindLink(peer_.link()), LinkEnd::kTimedOut);
+  }
   bool IsUntouched() const {
     return std::all_of(memory_.begin(), memory_.end(),
                        [](uint8_t b) { return b == 0; });
@@ -88,6 +92,7 @@ TEST_F(WireRules, OnlyKnownFlagsAreSent) {
               0)
         << int{view.type()};
   }
+  EndLink();
 }
 
 TEST_F(WireRules, ReservedFlagsAndHopsChangeNothing) {
@@ -233,6 +238,7 @@ TEST_F(WireRules, AfterAFenceWritesKeepTheirPlaceUntilWhatIsBeforeIsDone) {
   EXPECT_TRUE(done[1].done());
   write(4);
   EXPECT_EQ(UnorderedFlags(peer_), (std::vector<bool>{true}));
+  EndLink();
 }
 
 TEST_F(WireRules, UnorderedWritesAreOrderedForAPeerThatKnowsNoOther) {
@@ -306,6 +312,7 @@ TEST_F(WireRules, AFrameSentAgainSaysWhatItSaidTheFirstTime) {
     EXPECT_TRUE(std::equal(one.payload.begin(), one.payload.end(),
                            two.payload.begin(), two.payload.end()));
   }
+  EndLink();
 }
 
 TEST_F(WireRules, LongWritesAreCutAtMultiplesOf64) {
