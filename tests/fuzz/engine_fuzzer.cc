@@ -2,6 +2,7 @@
 // A whole NIC with one open link, whose peer says anything in any order, while
 // the application here does anything it may. Memory that was not granted must
 // stay as it is, counts must add up, and everything must come to an end.
+#include <atomic>
 #include <deque>
 #include <memory>
 
@@ -144,7 +145,10 @@ class Run {
         wire::kReset};
     const uint8_t type = kTypes[script_.Take() % 16];
     wire::FrameHeader header = peer_->Header(type);
-    header.flags = static_cast<uint16_t>(script_.Take() % 8);
+    // Any flags but that of a tag, which no parser lets pass; and some hops.
+    const uint8_t flags = script_.Take();
+    header.flags =
+        static_cast<uint16_t>((flags & 0x17) | (flags >> 5) << 13);
     const bool in_order = (what & 0x10) == 0;
     uint64_t sequence = peer_->sequence();
     if (in_order) {
@@ -181,6 +185,20 @@ class Run {
       case 1: begun = engine.Read(peer_->link(), theirs, 64, memory, &operation); break;
       case 2: begun = engine.Flush(peer_->link(), &operation); break;
       case 4: begun = engine.Atomic(peer_->link(), theirs, 64, wire::kFetchAdd, what, 0, &operation.result, &operation); break;
+      case 5: {
+        const std::span<const uint8_t> parts[] = {memory.first(bytes / 3), {},
+                                                  memory.subspan(bytes / 3)};
+        engine.Fence(peer_->link());
+        begun = engine.WriteGather(peer_->link(), theirs, 64, parts, &operation,
+                                   {.is_unordered = bytes % 2 == 0});
+        break;
+      }
+      case 6: {
+        const std::span<uint8_t> parts[] = {memory.first(bytes / 3), {},
+                                            memory.subspan(bytes / 3)};
+        begun = engine.ReadScatter(peer_->link(), theirs, 64, parts, &operation);
+        break;
+      }
       default:
         engine.SendMessage(peer_->link(), memory);
         engine.Write(peer_->link(), theirs, 64, memory, nullptr);
@@ -203,6 +221,20 @@ class Run {
       const ApertureName& name = names_[(what >> 6) % names_.size()];
       entry.handle = entry.outbound ? 1 : name.handle;
       entry.generation = entry.outbound ? 1 : name.generation;
+      const uint8_t extra = script_.Take();
+      if ((extra & 1) != 0) entry.extra.every = 1 + extra / 64;
+      if ((extra & 2) != 0) entry.extra.counter = &counter_;
+      if ((extra & 4) != 0) {
+        entry.extra.condition = {static_cast<Compare>(extra / 16 % 5), extra, 3};
+      }
+      if ((extra & 8) != 0) {
+        ChainedWrite write;
+        write.link = peer_->link();
+        write.to = {1, 1, 1 << 20, Access::kAny};
+        write.sends_word = extra >= 128;
+        write.data.resize(extra);
+        entry.extra.write = write;
+      }
       const uint32_t id = engine.Watch(entry);
       for (const Watch& watch : watches_) {
         fuzz::Require(watch.id != id, "live tripwires have distinct ids");
@@ -284,6 +316,7 @@ class Run {
   std::vector<ApertureName> names_;
   std::deque<Operation> operations_;
   std::vector<Watch> watches_;
+  std::atomic<uint64_t> counter_{0};
 };
 
 }  // namespace
