@@ -318,6 +318,7 @@ class Engine {
   void ApplyCompletion(Link& link);
   void CompleteOps(Link& link, uint64_t acked);
   void DetectLosses(Link& link, uint64_t newest_transmission);
+  void OnRepeatedAck(Link& link);
   void OnCongestion(Link& link, bool timeout);
   void OnRetransmitTimer(Link& link);
   void SetRetransmitTimer(Link& link);

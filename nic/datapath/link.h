@@ -217,6 +217,7 @@ struct Link {
   // Round trips and timers (ns; 0 means not measured, kNever not running).
   uint64_t smoothed_rtt = 0, rtt_variance = 0;
   uint32_t backoff = 0;
+  uint32_t repeated_acks = 0;  // go-back-n: in a row, with nothing new
   uint64_t retransmit_at = kNever;
   uint64_t ack_at = kNever;
   uint64_t probe_at = kNever;    // keep-alive

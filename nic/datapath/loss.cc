@@ -32,11 +32,17 @@ bool Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   uint64_t newest = 0;
   uint64_t newest_sent_ns = 0;
   uint32_t newly = 0;
+  bool overtook = false;  // the newest was sent again: after what is behind it
   const auto received = [&](SentFrame& record) {
     ++newly;
-    if (record.transmission > newest) {
+    // Soon after it was sent again, it was the first one that came, late: what was
+    // sent in between may be on its way yet.
+    const bool is_late_first =
+        record.retransmitted && Now() - record.sent_ns < link.smoothed_rtt / 2;
+    if (record.transmission > newest && !is_late_first) {
       newest = record.transmission;
       newest_sent_ns = record.retransmitted ? 0 : record.sent_ns;
+      overtook = record.retransmitted;
     }
     if (record.lost) {
       record.lost = false;
@@ -70,10 +76,14 @@ bool Engine::ApplyAck(Link& link, const wire::FrameView& view) {
       link.MeasureRoundTrip(Now() - std::min(Now(), newest_sent_ns));
     }
     if (link.congestion_window < kWindowFrames) GrowWindow(link, newly);
-    if (link.received_count > 0) DetectLosses(link, newest);
+    // Without either, nothing outstanding is older than what was received.
+    if (link.received_count > 0 || overtook) DetectLosses(link, newest);
+  } else if (options_.go_back_n && view.type() == wire::kAck) {
+    OnRepeatedAck(link);
   }
   if (advanced) {
     link.backoff = 0;
+    link.repeated_acks = 0;
     CountAnswers(link);
   }
   if (newly > 0) SetRetransmitTimer(link);
@@ -167,6 +177,23 @@ void Engine::DetectLosses(Link& link, uint64_t newest) {
     found = true;
   }
   if (found) OnCongestion(link, /*timeout=*/false);
+}
+
+// A receiver that goes back n keeps nothing that comes early and so never says that
+// it came; but it answers each such frame.
+void Engine::OnRepeatedAck(Link& link) {
+  if (link.next_sequence == link.acked || link.acked < link.recovery_point ||
+      ++link.repeated_acks < kReorderedFrames) {
+    return;
+  }
+  link.repeated_acks = 0;
+  for (uint64_t s = link.acked; s < link.next_sequence; ++s) {
+    SentFrame& record = link.Sent(s);
+    if (record.received || record.lost) continue;
+    record.lost = true;
+    ++link.lost_count;
+  }
+  OnCongestion(link, /*timeout=*/false);
 }
 
 void Engine::OnCongestion(Link& link, bool timeout) {

@@ -316,11 +316,23 @@ void Fabric::Deliver(MemoryPort& from, MemoryPort& to, uint64_t departs_ns,
   // Store and forward: the switch sends the frame on when it has all of it and
   // the receiver's wire is idle. With equal speeds an idle wire costs nothing.
   const uint64_t wire_ns = WireTimeNs(length_bytes);
+  if (options_.switch_queue_bytes > 0 && wire_ns > 0) {
+    // What waits is what the wire is busy with from the frame's arrival there on.
+    const uint64_t there_ns = departs_ns + options_.propagation_ns;
+    const uint64_t waits_ns =
+        to.rx_wire_free_ns_ > there_ns ? to.rx_wire_free_ns_ - there_ns : 0;
+    if (waits_ns > options_.switch_queue_bytes * 8 * kSecond /
+                       options_.bandwidth_bits_per_s) {
+      ++counters_.switch_full;
+      return GiveBuffer(buffer);
+    }
+  }
   const uint64_t at_ns = std::max(departs_ns + options_.propagation_ns,
                                   to.rx_wire_free_ns_ + wire_ns);
   if (wire_ns != 0) to.rx_wire_free_ns_ = at_ns;
   to.in_flight_.push({at_ns, next_order_++, buffer, length_bytes});
   event_times_.push(at_ns);
+  if (arrival_hook_) arrival_hook_(to.info_.mac, at_ns);
   // Keeps the heap small also for users who never ask for the next event.
   const uint64_t now_ns = clock_.NowNs();
   while (!event_times_.empty() && event_times_.top() <= now_ns) {

@@ -27,6 +27,9 @@ struct FabricOptions {
   uint64_t bandwidth_bits_per_s = 0;
   size_t rx_queue_frames = 1024;  // arrived, not yet received; more are dropped
   size_t tx_queue_frames = 1024;  // waiting for a wire of finite bandwidth
+  // What the switch holds for a port whose wire is busy; a frame that finds more
+  // waiting is dropped. 0: any number.
+  uint64_t switch_queue_bytes = 0;
   size_t buffers_per_port = 8192;  // frames a port may have handed out at once
   bool is_reliable = false;        // what PortInfo says; changes nothing else
 };
@@ -34,7 +37,8 @@ struct FabricOptions {
 struct FabricCounters {
   uint64_t delivered = 0;    // frames put into a receive queue
   uint64_t no_such_mac = 0;  // unicast to a MAC nobody has (or has any more)
-  uint64_t queue_full = 0;   // tail drops
+  uint64_t queue_full = 0;   // the receiver's queue had no room
+  uint64_t switch_full = 0;  // the switch's had none: congestion
   uint64_t too_long = 0;     // longer than the receiver can take
   uint64_t cut = 0;          // a link was cut
   uint64_t filtered = 0;     // the filter said no
@@ -81,6 +85,10 @@ class Fabric {
   using Filter =
       std::function<bool(const MacAddress& from, std::span<const uint8_t>)>;
   void SetFilter(Filter filter) { filter_ = std::move(filter); }
+  // Hears of every frame that will arrive, to whom and when: for those who run too
+  // many ports to look at each for every event.
+  using ArrivalHook = std::function<void(const MacAddress& to, uint64_t at_ns)>;
+  void SetArrivalHook(ArrivalHook hook) { arrival_hook_ = std::move(hook); }
 
   // Affect frames sent from now on.
   void SetPropagationNs(uint64_t ns) { options_.propagation_ns = ns; }
@@ -120,6 +128,7 @@ class Fabric {
   FabricOptions options_;
   FabricCounters counters_;
   Filter filter_;
+  ArrivalHook arrival_hook_;
   uint64_t next_order_ = 0;
   absl::flat_hash_map<std::string, MacAddress> mac_of_name_;
   // Ordered containers where iteration order can be seen in a run.

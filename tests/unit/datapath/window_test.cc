@@ -175,6 +175,73 @@ TEST_F(WindowTest, GoBackNSendsEverythingFromTheGapOn) {
   EXPECT_TRUE(again.contains(19));
 }
 
+// Nothing follows a lost tail that could tell of it. Once one frame of it was sent
+// again and is acknowledged, what was sent before that is known to be lost: it does
+// not wait for one time-out each.
+TEST_F(WindowTest, ALostTailIsSentAgainTogether) {
+  for (const bool go_back_n : {false, true}) {
+    EngineOptions options;
+    options.go_back_n = go_back_n;
+    Open(options);
+    WriteWords(20);
+    ASSERT_EQ(Heard().size(), 20u);
+    std::set<uint32_t> again;
+    for (int i = 0; i < 100 && again.empty(); ++i) {
+      peer_->Run(kMillisecond);
+      again = Heard();
+    }
+    ASSERT_EQ(again, std::set<uint32_t>{1});
+    Acknowledge(2);
+    again = Heard();
+    EXPECT_TRUE(again.contains(2));
+    EXPECT_GE(again.size(), 8u);  // the least congestion window
+  }
+}
+
+// A frame that comes late is acknowledged soon after it was sent again: that tells
+// nothing of the frames that were sent in between.
+TEST_F(WindowTest, OneLateFrameDoesNotMakeThoseAfterItLost) {
+  WriteWords(20);
+  peer_->Run(200 * kMicrosecond);
+  Acknowledge(21);  // a round trip is some 200 us
+  Heard();
+  WriteWords(20);
+  ASSERT_EQ(Heard().size(), 20u);
+  Bytes bitmap(32);
+  bitmap[0] = 0x07;
+  Acknowledge(21, bitmap);
+  EXPECT_EQ(Heard(), std::set<uint32_t>{21});
+  Acknowledge(25);
+  EXPECT_TRUE(Heard().empty());
+  // Late enough, it is the answer to what was sent again.
+  bitmap[0] = 0x07;
+  Acknowledge(25, bitmap);
+  EXPECT_EQ(Heard(), std::set<uint32_t>{25});
+  peer_->Run(300 * kMicrosecond);
+  Acknowledge(29);
+  EXPECT_GE(Heard().size(), 8u);
+}
+
+// A receiver that goes back n says only that it is still waiting.
+TEST_F(WindowTest, GoBackNHearsOfAGapByRepeatedAcknowledgements) {
+  EngineOptions options;
+  options.go_back_n = true;
+  Open(options);
+  WriteWords(20);
+  ASSERT_EQ(Heard().size(), 20u);
+  Acknowledge(6);
+  Acknowledge(6);
+  Acknowledge(6);
+  EXPECT_TRUE(Heard().empty());
+  Acknowledge(6);
+  std::set<uint32_t> again = Heard();
+  EXPECT_TRUE(again.contains(6));
+  EXPECT_TRUE(again.contains(20));
+  // The rest of what came early is answered, too, and means nothing new.
+  for (int i = 0; i < 10; ++i) Acknowledge(6);
+  EXPECT_TRUE(Heard().empty());
+}
+
 // Both sequence spaces pass 2^32 in the middle of traffic both ways.
 TEST_F(WindowTest, SequenceNumbersWrap) {
   EngineOptions options;
