@@ -35,8 +35,8 @@ std::string Bytes(uint64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.1f %s", value,
-                         kUnits[unit]);
+  return unit == 0 ? absl::StrFormat("%.0f %s", value, kUnits[unit])
+                   : absl::StrFormat("%.1f %s", value, kUnits[unit]);
 }
 
 std::string CellText(const std::string& column, const Cell& cell) {

@@ -4,6 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 #include "tests/unit/port/frames.h"
 
 namespace tripwire {
@@ -91,6 +95,54 @@ TEST_F(FabricTest, AFullWireAcceptsOnlyAPrefix) {
   EXPECT_FALSE(SendText(*a, b->info().mac, "x"));
   clock_.AdvanceBy(kSecond);
   EXPECT_TRUE(SendText(*a, b->info().mac, "x"));
+}
+
+// Two senders at full speed: what the switch cannot hold for the third is lost,
+// and the order of the rest kept.
+TEST_F(FabricTest, AFullSwitchDropsTheNewest) {
+  FabricOptions options;
+  options.bandwidth_bits_per_s = 1'000'000;
+  options.propagation_ns = 0;
+  Fabric crowded(clock_, options);
+  auto a = crowded.AddPort("a");
+  const auto send_pairs = [](Fabric& fabric, Port& from, Port& too, Port& to) {
+    for (const char* text : {"1", "2", "3", "4", "5", "6"}) {
+      SendText(from, to.info().mac, text);
+      SendText(too, to.info().mac, text);
+    }
+    return fabric.counters().switch_full;
+  };
+  auto b = crowded.AddPort("b"), c = crowded.AddPort("c");
+  EXPECT_EQ(send_pairs(crowded, *a, *b, *c), 0u);  // no bound: nothing is lost
+  options.switch_queue_bytes = 100;  // frames of 39 bytes on the wire
+  Fabric bounded(clock_, options);
+  auto d = bounded.AddPort("d"), e = bounded.AddPort("e"),
+       f = bounded.AddPort("f");
+  const uint64_t lost = send_pairs(bounded, *d, *e, *f);
+  EXPECT_GE(lost, 2u);
+  EXPECT_LE(lost, 4u);
+  clock_.AdvanceBy(kSecond);
+  EXPECT_EQ(ReceiveTexts(*c).size(), 12u);
+  const auto texts = ReceiveTexts(*f);
+  EXPECT_EQ(texts.size(), 12 - lost);
+  EXPECT_TRUE(std::is_sorted(texts.begin(), texts.end()));
+}
+
+TEST_F(FabricTest, TellsOfEveryArrivalBeforeItHappens) {
+  Fabric fabric(clock_);
+  auto a = fabric.AddPort("a"), b = fabric.AddPort("b"),
+       c = fabric.AddPort("c");
+  std::vector<std::pair<MacAddress, uint64_t>> told;
+  fabric.SetArrivalHook([&](const MacAddress& to, uint64_t at_ns) {
+    told.push_back({to, at_ns});
+  });
+  SendText(*a, b->info().mac, "to one");
+  SendText(*a, MacAddress::Broadcast(), "to all");
+  ASSERT_EQ(told.size(), 3u);
+  EXPECT_EQ(told[0].first, b->info().mac);
+  EXPECT_EQ(told[0].second, clock_.NowNs() + kMicrosecond);
+  clock_.AdvanceTo(told[0].second);
+  EXPECT_THAT(ReceiveTexts(*b), ElementsAre("to one", "to all"));
 }
 
 TEST_F(FabricTest, AFullReceiveQueueDropsTheNewest) {
