@@ -8,8 +8,6 @@
 namespace tripwire {
 namespace {
 
-// How often a busy engine gives its ports time for joins and departures.
-constexpr uint64_t kServiceNs = 5 * kMillisecond;
 // How soon a sleeper looks again at a port that had no room.
 constexpr uint64_t kRetryNs = 200 * kMicrosecond;
 
@@ -47,107 +45,6 @@ uint64_t Engine::NextDeadline() const {
                          : ready_.empty() ? kNever
                                           : now_ns_ + kRetryNs;
   return std::min({timer, control_at_, service_at_, retry});
-}
-
-bool Engine::ReceiveBursts() {
-  if (now_ns_ >= service_at_) {
-    service_at_ = kNever;
-    for (auto& port : ports_) {
-      service_at_ = std::min(service_at_, port->Service(now_ns_));
-    }
-  }
-  bool busy = false;
-  for (size_t port = 0; port < ports_.size(); ++port) {
-    const size_t received = ports_[port]->Receive(rx_burst_);
-    if (received == 0) continue;
-    busy = true;
-    size_t kept = 0;
-    for (size_t i = 0; i < received; ++i) {
-      Frame& frame = rx_burst_[i];
-      ++counters_.rx_frames;
-      counters_.rx_bytes += frame.length_bytes;
-      OnFrame(port, frame);
-      // A frame that came early now belongs to its link.
-      if (frame.data == nullptr) continue;
-      if (kept != i) rx_burst_[kept] = frame;
-      ++kept;
-    }
-    if (kept > 0) {
-      ports_[port]->Release(std::span<const Frame>(rx_burst_.data(), kept));
-    }
-  }
-  // A busy engine is not woken by its ports, so it looks now and then.
-  if (busy) service_at_ = std::min(service_at_, now_ns_ + kServiceNs);
-  return busy;
-}
-
-void Engine::OnFrame(size_t port, Frame& frame) {
-  wire::FrameView view;
-  switch (wire::Parse({frame.data, frame.length_bytes}, &view)) {
-    case wire::ParseResult::kOk: break;
-    case wire::ParseResult::kNotOurs: return;
-    case wire::ParseResult::kMalformed: ++counters_.drop_malformed; return;
-    case wire::ParseResult::kBadChecksum: ++counters_.drop_checksum; return;
-  }
-  if ((view.ethernet->source[0] & 1) != 0) {  // nobody's address; never answer it
-    ++counters_.drop_malformed;
-    return;
-  }
-  const MacAddress& mine = ports_[port]->info().mac;
-  if (std::memcmp(mine.bytes.data(), view.ethernet->destination, 6) != 0 &&
-      !(view.ethernet->destination[0] & 1)) {
-    return;  // a promiscuous or flooding medium: somebody else's frame
-  }
-  if (wire::IsControl(view.type())) {
-    if (control_ == nullptr) return;
-    if (frame.is_borrowed) {  // no parser of bodies expects them to change
-      control_body_.assign(view.payload.begin(), view.payload.end());
-      view.payload = control_body_;
-    }
-    control_->OnControlFrame(port, frame.path, view);
-    return;
-  }
-  if (view.type() == wire::kReset) return OnReset(view);
-
-  const uint32_t named = view.header->link.get();
-  const uint32_t epoch = view.header->epoch.get();
-  Link* link = FindLink(LinkId{named});
-  const bool known = link != nullptr && link->epoch == epoch;
-  if (!known || link->state == LinkState::kDown) {
-    // The sender believes in a link that is no more: tell it.
-    if (known || link == nullptr) {
-      ++counters_.drop_unknown_link;
-    } else {
-      ++counters_.drop_epoch;
-    }
-    SendReset(port, frame.path, view.source(), 0, 0, named, epoch);
-    return;
-  }
-  if (!link->carries_data()) return;  // its ACCEPT is still on the way
-  if (link->checksum && !view.has(wire::kChecksummed)) {
-    ++counters_.drop_malformed;
-    return;
-  }
-  // A link has one peer, and never changes its port: its frames are cut for it.
-  if (port != link->port ||
-      std::memcmp(link->remote_mac.bytes.data(), view.ethernet->source, 6) !=
-          0) {
-    ++counters_.drop_unknown_link;
-    return;
-  }
-  // Where a link's frames come from is where its answers go: the peer may have
-  // joined anew on another path.
-  link->path = frame.path;
-  link->heard_ns = now_ns_;
-  link->probes = 0;
-  if (!ApplyAck(*link, view)) return;
-  if (!link->carries_data()) return;  // that was the end of its closing
-  if (wire::IsSequenced(view.type())) {
-    if (view.has(wire::kAckRequested)) link->ack_requested = true;
-    OnSequenced(*link, frame, view);
-  } else {
-    OnAck(*link, view);
-  }
 }
 
 void Engine::Schedule(Link& link) {

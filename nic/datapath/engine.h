@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "nic/datapath/copy_pool.h"
 #include "nic/datapath/counters.h"
 #include "nic/datapath/link.h"
+#include "nic/datapath/place.h"
 #include "nic/datapath/slab.h"
 #include "nic/datapath/tripwire_entry.h"
 #include "nic/datapath/tripwire_table.h"
@@ -233,9 +235,26 @@ class Engine {
   };
   enum class Delivery { kTaken, kNoRoom };
 
-  // engine.cc
+  // A frame of the burst being received, as the parser sees it.
+  struct Received {
+    wire::ParseResult result = wire::ParseResult::kNotOurs;
+    wire::FrameView view;
+    // A write's, if it was looked up and all is in order with it.
+    ApertureEntry* aperture = nullptr;
+    void Parse(const Frame& frame) {
+      aperture = nullptr;
+      result = wire::Parse({frame.data, frame.length_bytes}, &view);
+    }
+  };
+
+  // burst.cc
+  void LookAhead(size_t received);
   bool ReceiveBursts();
-  void OnFrame(size_t port, Frame& frame);
+  void OnFrame(size_t port, Frame& frame, Received& received);
+  static bool IsPlainWrite(const Link& link, const wire::FrameView& view);
+  void TakePlainWrite(Link& link, const Received& received);
+
+  // engine.cc
   bool RunTimers();
   void RunLinkTimers(Link& link);
   bool ServeLinks();
@@ -344,6 +363,16 @@ class Engine {
   bool WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
                    std::span<const uint8_t> data);
   void OnWrite(Link& link, const wire::FrameView& view);
+  // REQUIRES: the range was checked.
+  void PlaceChecked(ApertureEntry& aperture, uint64_t offset,
+                    std::span<const uint8_t> data) {
+    // What was placed before is visible before this: a reader that polls a word
+    // with an acquire load relies on it.
+    std::atomic_thread_fence(std::memory_order_release);
+    PlaceInShared(aperture.base + offset, data.data(), data.size());
+    counters_.write_bytes += data.size();
+    aperture.bytes += data.size();
+  }
   OpStatus PlaceWrite(Link& link, const wire::FrameView& view,
                       ApertureEntry** aperture);
   static WriteFrame DescribeWrite(const wire::FrameView& view, OpStatus status);
@@ -372,6 +401,15 @@ class Engine {
   // An access touched the range of the tripwire. `hops`: those of the access.
   void Touch(uint32_t tripwire, Access access, unsigned hops) {
     if (Includes(tripwires_[tripwire].armed, access)) Fire(tripwire, hops);
+  }
+  // Those that watch what was written, at the end of its operation.
+  void TouchWritten(const ApertureEntry& aperture, uint64_t offset, uint64_t length,
+                    unsigned hops) {
+    // Pairs with the acquire of whoever sees the tripwire's event or count.
+    std::atomic_thread_fence(std::memory_order_release);
+    aperture.tripwires->Visit(offset, length, [&](uint32_t tripwire) {
+      Touch(tripwire, Access::kWrite, hops);
+    });
   }
   void Fire(uint32_t tripwire, unsigned hops);
   bool Qualifies(TripwireExtra& extra, uint64_t word) const;
@@ -415,6 +453,7 @@ class Engine {
   uint32_t held_frames_ = 0;  // early frames, all links
   // Here rather than on the stack: clearing them would cost more than a frame.
   std::array<Frame, kBurst> rx_burst_, tx_burst_;
+  std::array<Received, kBurst> rx_views_;
   std::vector<uint8_t> control_body_;
 
   std::vector<std::unique_ptr<ContextState>> contexts_;

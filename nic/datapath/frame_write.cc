@@ -153,12 +153,7 @@ OpStatus Engine::PlaceWrite(Link& link, const wire::FrameView& view,
       link.id, body.handle.get(), body.generation.get(), Access::kWrite, offset,
       data.size(), aperture);
   if (status != OpStatus::kOk) return status;
-  // What was placed before is visible before this: a reader that polls a word
-  // with an acquire load relies on it.
-  std::atomic_thread_fence(std::memory_order_release);
-  PlaceInShared((*aperture)->base + offset, data.data(), data.size());
-  counters_.write_bytes += data.size();
-  (*aperture)->bytes += data.size();
+  PlaceChecked(**aperture, offset, data);
   return OpStatus::kOk;
 }
 
@@ -182,12 +177,7 @@ void Engine::FinishWrite(Link& link, const WriteFrame& frame,
     if (aperture->tripwires == nullptr) {
       // Nobody watches: the usual case for bulk data.
     } else if (last && link.touched.empty()) {
-      // Pairs with the acquire of whoever sees the tripwire's event or count.
-      std::atomic_thread_fence(std::memory_order_release);
-      aperture->tripwires->Visit(
-          frame.offset, frame.length, [&](uint32_t tripwire) {
-            Touch(tripwire, Access::kWrite, frame.hops);
-          });
+      TouchWritten(*aperture, frame.offset, frame.length, frame.hops);
     } else {
       aperture->tripwires->Visit(
           frame.offset, frame.length, [&](uint32_t tripwire) {

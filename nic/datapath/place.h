@@ -114,6 +114,9 @@ inline void LoadRun(uint8_t* to, const uint8_t* from, size_t n) {
 // follow with a release.
 inline void PlaceInShared(uint8_t* to, const uint8_t* from, size_t n) {
   using namespace place_internal;
+  if (n == 8 && (reinterpret_cast<uintptr_t>(to) & 7) == 0) {
+    return StoreWord<uint64_t>(to, from);  // a pointer, a counter: the usual word
+  }
   if (n > 8 && ((reinterpret_cast<uintptr_t>(to) + n) & 7) == 0) {
     n -= 8;
     StoreRun(to, from, n);

@@ -15,6 +15,21 @@ int TripwireIndex::LevelFor(uint64_t length) {
 }
 
 void TripwireIndex::Insert(uint32_t id, uint64_t offset, uint64_t length) {
+  if (length <= ShortWatches::kMaxLength) {
+    short_.Insert(id, offset, length);
+  } else {
+    InsertLong(id, offset, length);
+  }
+  ++size_;
+  if (!has_many_ && few_.size() < kFew) {
+    few_.push_back({id, offset, length});
+  } else {
+    has_many_ = true;
+    few_.clear();
+  }
+}
+
+void TripwireIndex::InsertLong(uint32_t id, uint64_t offset, uint64_t length) {
   const int number = LevelFor(length);
   const int shift = ShiftOf(number);
   Level& level = levels_[number];
@@ -25,16 +40,23 @@ void TripwireIndex::Insert(uint32_t id, uint64_t offset, uint64_t length) {
     level.bits[granule / 64] |= uint64_t{1} << (granule % 64);
   }
   ++level.size;
-  ++size_;
-  if (!has_many_ && few_.size() < kFew) {
-    few_.push_back({id, offset, length});
-  } else {
-    has_many_ = true;
-    few_.clear();
-  }
+  ++long_size_;
 }
 
 void TripwireIndex::Erase(uint32_t id, uint64_t offset, uint64_t length) {
+  if (length <= ShortWatches::kMaxLength) {
+    short_.Erase(id, offset, length);
+  } else {
+    EraseLong(id, offset, length);
+  }
+  --size_;
+  few_.erase(std::remove_if(few_.begin(), few_.end(),
+                            [&](const Watch& w) { return w.id == id; }),
+             few_.end());
+  if (size_ == 0) has_many_ = false;
+}
+
+void TripwireIndex::EraseLong(uint32_t id, uint64_t offset, uint64_t length) {
   const int number = LevelFor(length);
   const int shift = ShiftOf(number);
   Level& level = levels_[number];
@@ -52,29 +74,12 @@ void TripwireIndex::Erase(uint32_t id, uint64_t offset, uint64_t length) {
     }
   }
   --level.size;
-  --size_;
-  few_.erase(std::remove_if(few_.begin(), few_.end(),
-                            [&](const Watch& w) { return w.id == id; }),
-             few_.end());
-  if (size_ == 0) has_many_ = false;
-}
-
-void TripwireIndex::Visit(uint64_t offset, uint64_t length,
-                          absl::FunctionRef<void(uint32_t)> found) const {
-  if (length == 0) return;
-  if (has_many_) return VisitLevels(offset, length, found);
-  for (const Watch& watch : few_) {
-    if (watch.offset < offset + length &&
-        offset < watch.offset + watch.length) {
-      found(watch.id);
-    }
-  }
+  --long_size_;
 }
 
 void TripwireIndex::VisitLevels(
-    uint64_t offset, uint64_t length,
+    uint64_t offset, uint64_t end,
     absl::FunctionRef<void(uint32_t)> found) const {
-  const uint64_t end = offset + length;
   for (int number = 0; number < kLevels; ++number) {
     const Level& level = levels_[number];
     if (level.size == 0) continue;

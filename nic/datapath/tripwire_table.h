@@ -10,20 +10,21 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
+#include "nic/datapath/short_watches.h"
 #include "nic/datapath/types.h"
 
 namespace tripwire {
 
 // Which tripwires watch which offsets of one aperture.
 //
-// A watch of length L lies in the level whose granules are the smallest not
-// shorter than L (64 bytes, 4 KiB, 256 KiB, ... each 64 times the last), hence in
-// at most two granules. A level keeps one bit a granule, so an access looks at
-// one bit for each granule it covers on each level in use, and at a hash bucket
-// only where a bit is set. An access to an unwatched address costs a few
-// loads however many tripwires are set elsewhere. The first few watches of an
-// aperture are in a list besides, and as long as there are no more, only that is
-// looked at.
+// Short ones have a table of their own (ShortWatches). A longer one, of length L,
+// lies in the level whose granules are the smallest not shorter than L (4 KiB,
+// 256 KiB, ... each 64 times the last), hence in at most two granules. A level keeps one bit
+// a granule, so an access looks at one bit for each granule it covers on each level
+// in use, and at a hash bucket only where a bit is set. An access to an unwatched
+// address costs a few loads however many tripwires are set elsewhere. The first few
+// watches of an aperture are in a list besides, and as long as there are no more, only
+// that is looked at.
 //
 // Thread safety: none (the engine's lock).
 // Invariant: Visit calls back for exactly the ids whose range overlaps the
@@ -34,13 +35,39 @@ class TripwireIndex {
   void Erase(uint32_t id, uint64_t offset, uint64_t length);
   bool empty() const { return size_ == 0; }
 
-  // REQUIRES: offset + length does not wrap.
-  void Visit(uint64_t offset, uint64_t length,
-             absl::FunctionRef<void(uint32_t id)> found) const;
+  // Calls found(id). REQUIRES: offset + length does not wrap.
+  template <typename Found>
+  void Visit(uint64_t offset, uint64_t length, Found&& found) const {
+    if (length == 0) return;
+    if (has_many_) {
+      const uint64_t end = offset + length;
+      if (!short_.empty()) short_.Visit(offset, end, found);
+      if (long_size_ > 0) VisitLevels(offset, end, found);
+      return;
+    }
+    for (const Watch& watch : few_) {
+      if (watch.offset < offset + length && offset < watch.offset + watch.length) {
+        found(watch.id);
+      }
+    }
+  }
+
+  // Ahead of a Visit of the access that ends with the byte at `last`, to be called in
+  // this order with other work between: each brings in what the next looks at.
+  void PrefetchPage(uint64_t last) const {
+    if (has_many_) short_.PrefetchPage(last);
+  }
+  void PrefetchSlot(uint64_t last) const {
+    if (has_many_) short_.PrefetchSlot(last);
+  }
+  // Whom the access may touch, or ShortWatches::kNobody; a hint.
+  uint32_t Peek(uint64_t last) const {
+    return has_many_ ? short_.Peek(last) : ShortWatches::kNobody;
+  }
 
  private:
-  static constexpr int kLevels = 10;
-  static constexpr int kFirstShift = 6;
+  static constexpr int kLevels = 9;
+  static constexpr int kFirstShift = 12;
   static constexpr int kLevelShift = 6;
   static constexpr size_t kFew = 4;
   struct Watch {
@@ -57,11 +84,15 @@ class TripwireIndex {
 
   static int ShiftOf(int level) { return kFirstShift + level * kLevelShift; }
   static int LevelFor(uint64_t length);
+  void InsertLong(uint32_t id, uint64_t offset, uint64_t length);
+  void EraseLong(uint32_t id, uint64_t offset, uint64_t length);
 
-  void VisitLevels(uint64_t offset, uint64_t length,
+  void VisitLevels(uint64_t offset, uint64_t end,
                    absl::FunctionRef<void(uint32_t id)> found) const;
 
   uint64_t size_ = 0;
+  uint64_t long_size_ = 0;
+  ShortWatches short_;
   // All watches, unless there were more than kFew since there were none.
   absl::InlinedVector<Watch, kFew> few_;
   bool has_many_ = false;

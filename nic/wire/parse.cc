@@ -4,10 +4,14 @@
 #include <isa-l/crc.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace tripwire::wire {
-int FixedPayloadBytes(uint8_t type) {
+namespace {
+
+// The fixed part of each type's payload; -1 for unknown types.
+constexpr int FixedBytesOf(uint8_t type) {
   switch (type) {
     case kAck: return sizeof(AckPayload);
     case kReset: return sizeof(ResetPayload);
@@ -29,6 +33,19 @@ int FixedPayloadBytes(uint8_t type) {
     default: return -1;
   }
 }
+
+constexpr auto kFixedBytes = [] {
+  std::array<int8_t, 256> bytes{};
+  for (int type = 0; type < 256; ++type) {
+    bytes[static_cast<size_t>(type)] =
+        static_cast<int8_t>(FixedBytesOf(static_cast<uint8_t>(type)));
+  }
+  return bytes;
+}();
+
+}  // namespace
+
+int FixedPayloadBytes(uint8_t type) { return kFixedBytes[type]; }
 
 FrameView& FrameView::operator=(const FrameView& other) {
   if (this == &other) return *this;

@@ -13,7 +13,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <random>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,7 +42,30 @@ struct Settings {
   bool json = false;
 };
 
-// Plays frames of one link, numbering them as it hands them out.
+// Where each frame writes: never the same order of places twice.
+struct Plan {
+  uint64_t places = 1;
+  uint64_t stride = 64;
+  uint64_t hit_percent = 0;
+  bool is_long = false;  // data that covers many places: at one of two offsets
+  uint64_t long_hit = 0, long_miss = 0;
+
+  static uint64_t Mix(uint64_t x) {  // splitmix64's
+    x = (x + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+    return x ^ (x >> 31);
+  }
+  bool Hits(uint64_t sequence) const {
+    return (Mix(sequence) & 0xffff) * 100 < hit_percent * 0x10000;
+  }
+  uint64_t Offset(uint64_t sequence) const {
+    if (is_long) return Hits(sequence) ? long_hit : long_miss;
+    const uint64_t place = (Mix(sequence) >> 32) * places >> 32;
+    return (2 * place + (Hits(sequence) ? 0 : 1)) * stride;
+  }
+};
+
+// Plays frames of one link, numbering and aiming them as it hands them out.
 class ReplayPort final : public Port {
  public:
   ReplayPort(uint32_t frame_bytes, bool checksum)
@@ -58,7 +80,8 @@ class ReplayPort final : public Port {
   }
 
   uint8_t* frame(size_t i) { return base_ + i * stride_; }
-  void Begin() {  // once the frames are there
+  void Begin(const Plan& plan) {  // once the frames are there
+    plan_ = plan;
     for (size_t i = 0; i < kAhead; ++i) Number(1 + i);
   }
 
@@ -107,12 +130,15 @@ class ReplayPort final : public Port {
     uint8_t* data = frame((sequence - 1) % kFrames);
     auto* header = reinterpret_cast<wire::FrameHeader*>(data + sizeof(wire::EthernetHeader));
     header->sequence = static_cast<uint32_t>(sequence);
+    auto* body = reinterpret_cast<wire::WritePayload*>(data + wire::kHeaderBytes);
+    body->offset = plan_.Offset(sequence);
     if (checksum_) wire::Seal(data, header->length.get(), true);
   }
 
   const uint32_t frame_bytes_;
   const size_t stride_;
   const bool checksum_;
+  Plan plan_;
   PortInfo info_;
   std::vector<uint8_t> memory_, out_, tx_;
   uint8_t* base_;
@@ -214,7 +240,6 @@ class Bench {
     const uint64_t before = port_->played();
     // What the raw floor took is not for this link.
     engine_->FindLink(link_)->expected = before + 1;
-    const uint64_t hits_before = hit_prefix(before);
     const uint64_t start = clock_.NowNs();
     uint64_t now = start;
     const uint64_t end = start + Ns();
@@ -236,7 +261,7 @@ class Bench {
         counters.drop_checksum > 0 || counters.drop_no_buffer > 0) {
       Fail("frames were lost");
     }
-    if (told_ != hit_prefix(after) - hits_before) Fail("firings were lost or made up");
+    if (told_ != HitsBetween(before, after)) Fail("firings were lost or made up");
     told_ = 0;
     return static_cast<double>(after - before) / (static_cast<double>(now - start) / 1e9);
   }
@@ -246,9 +271,12 @@ class Bench {
 
  private:
   uint64_t Ns() const { return static_cast<uint64_t>(settings_.seconds * 1e9); }
-  // Of the first `frames` frames played, how many hit a tripwire.
-  uint64_t hit_prefix(uint64_t frames) const {
-    return frames / kFrames * hits_[kFrames] + hits_[frames % kFrames];
+  uint64_t HitsBetween(uint64_t before, uint64_t after) const {
+    uint64_t hits = 0;
+    for (uint64_t sequence = before + 1; sequence <= after; ++sequence) {
+      hits += plan_.Hits(sequence) ? 1 : 0;
+    }
+    return hits;
   }
 
   void Arm(uint32_t tripwires) {
@@ -266,19 +294,14 @@ class Bench {
 
   // Frames that hit end in a watched word, the others do not touch any.
   void Fill(uint32_t tripwires, uint32_t hits) {
-    std::mt19937_64 random(42);
-    hits_.assign(kFrames + 1, 0);
-    const uint32_t places = std::max(tripwires, 1u);
+    const uint64_t places = std::max(tripwires, 1u);
+    plan_.places = places;
+    plan_.stride = settings_.stride;
+    plan_.hit_percent = tripwires > 0 ? hits : 0;
+    plan_.is_long = data_bytes_ > settings_.stride;
+    plan_.long_hit = 2 * (places - 1) * settings_.stride;
+    plan_.long_miss = memory_.span().size() - data_bytes_ / 8 * 8 - 8;
     for (size_t i = 0; i < kFrames; ++i) {
-      const bool hit = tripwires > 0 && random() % 100 < hits;
-      const uint64_t place = random() % places;
-      uint64_t offset = (2 * place + (hit ? 0 : 1)) * settings_.stride;
-      if (data_bytes_ > settings_.stride) {
-        // Long data touches many places: one that is watched, or the room at the end.
-        offset = hit ? uint64_t{2} * (places - 1) * settings_.stride
-                     : memory_.span().size() - data_bytes_ / 8 * 8 - 8;
-      }
-      hits_[i + 1] = hits_[i] + (hit ? 1 : 0);
       uint8_t* data = port_->frame(i);
       std::memset(data, 0, frame_bytes_);
       auto* ethernet = reinterpret_cast<wire::EthernetHeader*>(data);
@@ -297,10 +320,9 @@ class Bench {
       auto* body = reinterpret_cast<wire::WritePayload*>(data + wire::kHeaderBytes);
       body->handle = name_.handle;
       body->generation = name_.generation;
-      body->offset = offset;
       wire::Seal(data, sizeof *body + data_bytes_, settings_.checksum);
     }
-    port_->Begin();
+    port_->Begin(plan_);
   }
 
   const Settings& settings_;
@@ -315,7 +337,7 @@ class Bench {
   ApertureName name_;
   LinkId link_;
   uint32_t epoch_ = 0;
-  std::vector<uint64_t> hits_;
+  Plan plan_;
   uint64_t told_ = 0;
 };
 

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// From the ports to the links: bursts of frames, each to the link it names.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "nic/datapath/engine.h"
+
+namespace tripwire {
+namespace {
+
+// How often a busy engine gives its ports time for joins and departures.
+constexpr uint64_t kServiceNs = 5 * kMillisecond;
+// Bursts of so many frames are worth looking through before they are taken.
+constexpr size_t kLookAheadFrames = 4;
+
+}  // namespace
+
+// While the first frames of a burst are taken, what the others will touch comes
+// into the cache: the memory they write, who watches it, and what those are.
+// What was found of an aperture stays true to the end of the burst: only the
+// program exports and revokes, and it waits for us.
+void Engine::LookAhead(size_t received) {
+  struct Next {
+    const TripwireIndex* tripwires;
+    uint64_t last;
+  };
+  std::array<Next, kBurst> next;
+  size_t watched = 0;
+  for (size_t i = 0; i < received; ++i) __builtin_prefetch(rx_burst_[i].data);
+  for (size_t i = 0; i < received; ++i) {
+    Received& ahead = rx_views_[i];
+    ahead.Parse(rx_burst_[i]);
+    const wire::FrameView& view = ahead.view;
+    if (ahead.result != wire::ParseResult::kOk || view.type() != wire::kWrite)
+      continue;
+    const Link* link = FindLink(LinkId{view.header->link.get()});
+    if (link == nullptr) continue;
+    const auto& body = view.body<wire::WritePayload>();
+    const uint64_t length = view.data<wire::WritePayload>().size();
+    ApertureEntry* aperture = nullptr;
+    if (length == 0 ||
+        contexts_[link->context]->apertures.Check(
+            link->id, body.handle.get(), body.generation.get(), Access::kWrite,
+            body.offset.get(), length, &aperture) != OpStatus::kOk) {
+      continue;
+    }
+    const uint64_t last = body.offset.get() + length - 1;
+    ahead.aperture = aperture;
+    __builtin_prefetch(aperture->base + body.offset.get(), 1);
+    if (aperture->tripwires == nullptr) continue;
+    aperture->tripwires->PrefetchPage(last);
+    next[watched++] = {aperture->tripwires.get(), last};
+  }
+  for (size_t i = 0; i < watched; ++i)
+    next[i].tripwires->PrefetchSlot(next[i].last);
+  for (size_t i = 0; i < watched; ++i) {
+    const uint32_t id = next[i].tripwires->Peek(next[i].last);
+    if (id < tripwires_.size()) __builtin_prefetch(&tripwires_[id], 1);
+  }
+}
+
+bool Engine::ReceiveBursts() {
+  if (now_ns_ >= service_at_) {
+    service_at_ = kNever;
+    for (auto& port : ports_) {
+      service_at_ = std::min(service_at_, port->Service(now_ns_));
+    }
+  }
+  bool busy = false;
+  for (size_t port = 0; port < ports_.size(); ++port) {
+    const size_t received = ports_[port]->Receive(rx_burst_);
+    if (received == 0) continue;
+    busy = true;
+    const bool is_long = received >= kLookAheadFrames;
+    if (is_long) LookAhead(received);
+    size_t kept = 0;
+    for (size_t i = 0; i < received; ++i) {
+      Frame& frame = rx_burst_[i];
+      ++counters_.rx_frames;
+      counters_.rx_bytes += frame.length_bytes;
+      Received& received_frame = rx_views_[i];
+      if (!is_long) received_frame.Parse(frame);
+      OnFrame(port, frame, received_frame);
+      // A frame that came early now belongs to its link.
+      if (frame.data == nullptr) continue;
+      if (kept != i) rx_burst_[kept] = frame;
+      ++kept;
+    }
+    if (kept > 0) {
+      ports_[port]->Release(std::span<const Frame>(rx_burst_.data(), kept));
+    }
+  }
+  // A busy engine is not woken by its ports, so it looks now and then.
+  if (busy) service_at_ = std::min(service_at_, now_ns_ + kServiceNs);
+  return busy;
+}
+
+void Engine::OnFrame(size_t port, Frame& frame, Received& received) {
+  wire::FrameView& view = received.view;
+  switch (received.result) {
+    case wire::ParseResult::kOk:
+      break;
+    case wire::ParseResult::kNotOurs:
+      return;
+    case wire::ParseResult::kMalformed:
+      ++counters_.drop_malformed;
+      return;
+    case wire::ParseResult::kBadChecksum:
+      ++counters_.drop_checksum;
+      return;
+  }
+  if ((view.ethernet->source[0] & 1) !=
+      0) {  // nobody's address; never answer it
+    ++counters_.drop_malformed;
+    return;
+  }
+  const MacAddress& mine = ports_[port]->info().mac;
+  if (std::memcmp(mine.bytes.data(), view.ethernet->destination, 6) != 0 &&
+      !(view.ethernet->destination[0] & 1)) {
+    return;  // a promiscuous or flooding medium: somebody else's frame
+  }
+  if (wire::IsControl(view.type())) {
+    if (control_ == nullptr) return;
+    if (frame.is_borrowed) {  // no parser of bodies expects them to change
+      control_body_.assign(view.payload.begin(), view.payload.end());
+      view.payload = control_body_;
+    }
+    control_->OnControlFrame(port, frame.path, view);
+    return;
+  }
+  if (view.type() == wire::kReset) return OnReset(view);
+
+  const uint32_t named = view.header->link.get();
+  const uint32_t epoch = view.header->epoch.get();
+  Link* link = FindLink(LinkId{named});
+  const bool known = link != nullptr && link->epoch == epoch;
+  if (!known || link->state == LinkState::kDown) {
+    // The sender believes in a link that is no more: tell it.
+    if (known || link == nullptr) {
+      ++counters_.drop_unknown_link;
+    } else {
+      ++counters_.drop_epoch;
+    }
+    SendReset(port, frame.path, view.source(), 0, 0, named, epoch);
+    return;
+  }
+  if (!link->carries_data()) return;  // its ACCEPT is still on the way
+  if (link->checksum && !view.has(wire::kChecksummed)) {
+    ++counters_.drop_malformed;
+    return;
+  }
+  // A link has one peer, and never changes its port: its frames are cut for it.
+  if (port != link->port || std::memcmp(link->remote_mac.bytes.data(),
+                                        view.ethernet->source, 6) != 0) {
+    ++counters_.drop_unknown_link;
+    return;
+  }
+  // Where a link's frames come from is where its answers go: the peer may have
+  // joined anew on another path.
+  link->path = frame.path;
+  link->heard_ns = now_ns_;
+  link->probes = 0;
+  if (IsPlainWrite(*link, view)) return TakePlainWrite(*link, received);
+  if (!ApplyAck(*link, view)) return;
+  if (!link->carries_data()) return;  // that was the end of its closing
+  if (wire::IsSequenced(view.type())) {
+    if (view.has(wire::kAckRequested)) link->ack_requested = true;
+    OnSequenced(*link, frame, view);
+  } else {
+    OnAck(*link, view);
+  }
+}
+
+// The usual write: the next of its link, with no news for what this side sends,
+// and nothing held or owed. It skips the questions whose answers that gives.
+bool Engine::IsPlainWrite(const Link& link, const wire::FrameView& view) {
+  return view.type() == wire::kWrite &&
+         view.sequence() == static_cast<uint32_t>(link.expected) &&
+         link.next_sequence == link.acked && link.ops.empty() &&
+         view.header->acknowledged.get() == static_cast<uint32_t>(link.acked) &&
+         link.refusals.empty() && link.early_count == 0 &&
+         link.pending.barrier == 0;
+}
+
+void Engine::TakePlainWrite(Link& link, const Received& received) {
+  const wire::FrameView& view = received.view;
+  link.peer_credit = view.header->credit.get();
+  if (view.has(wire::kAckRequested)) link.ack_requested = true;
+  ++news_;
+  ApertureEntry* aperture = received.aperture;
+  if (aperture != nullptr && view.has(wire::kLast) && link.touched.empty()) {
+    // All of OnWrite that is left of it when the frame is checked, and is all
+    // of its operation.
+    const uint64_t offset = view.body<wire::WritePayload>().offset.get();
+    PlaceChecked(*aperture, offset, view.data<wire::WritePayload>());
+    ++aperture->accesses;
+    if (aperture->tripwires != nullptr) {
+      TouchWritten(*aperture, offset, view.data<wire::WritePayload>().size(),
+                   view.hops());
+    }
+    ++counters_.writes;
+    link.access_refused = false;
+  } else {
+    OnWrite(link, view);
+  }
+  ++link.expected;
+  NoteReceived(link);
+}
+
+}  // namespace tripwire
