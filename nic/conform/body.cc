@@ -20,12 +20,14 @@ bool TakeVarint(In& in, uint64_t* value) {
 }  // namespace
 
 void BodyWriter::PutVarint(uint64_t value) {
-  for (; value >= 0x80; value >>= 7) out_.U8(static_cast<uint8_t>(value | 0x80));
+  for (; value >= 0x80; value >>= 7)
+    out_.U8(static_cast<uint8_t>(value | 0x80));
   out_.U8(static_cast<uint8_t>(value));
 }
 
 void BodyWriter::Tag(int field, int wire_type) {
-  PutVarint(static_cast<uint64_t>(field) << 3 | static_cast<uint64_t>(wire_type));
+  PutVarint(static_cast<uint64_t>(field) << 3 |
+            static_cast<uint64_t>(wire_type));
 }
 
 BodyWriter& BodyWriter::Fixed32(int field, uint32_t value) {
@@ -64,15 +66,20 @@ bool ParseBody(std::span<const uint8_t> bytes, Body* body) {
         if (!TakeVarint(in, &value)) return false;
         body->numbers[field] = value;
         break;
-      case kFixed32: body->numbers[field] = in.U32(); break;
-      case kFixed64: body->numbers[field] = in.U64(); break;
+      case kFixed32:
+        body->numbers[field] = in.U32();
+        break;
+      case kFixed64:
+        body->numbers[field] = in.U64();
+        break;
       case kLengthDelimited: {
         if (!TakeVarint(in, &value) || value > in.left()) return false;
         const auto text = in.Take(value);
         body->strings[field].emplace_back(text.begin(), text.end());
         break;
       }
-      default: return false;
+      default:
+        return false;
     }
     if (!in.ok()) return false;
   }

@@ -45,14 +45,16 @@ bool ParseBody(std::span<const uint8_t> bytes, Body* body);
 
 // Field numbers, from docs/wire-format.md.
 namespace field {
-inline constexpr int kDiscoverNode = 1, kDiscoverService = 2, kDiscoverToken = 3;
-inline constexpr int kAnnounceNode = 1, kAnnounceServices = 2, kAnnounceToken = 3;
+inline constexpr int kDiscoverNode = 1, kDiscoverService = 2,
+                     kDiscoverToken = 3;
+inline constexpr int kAnnounceNode = 1, kAnnounceServices = 2,
+                     kAnnounceToken = 3;
 inline constexpr int kConnectLink = 1, kConnectEpoch = 2, kConnectService = 3,
                      kConnectNode = 4, kConnectData = 5, kConnectFrameBytes = 6,
                      kConnectChecksum = 7, kConnectFeatures = 8;
 inline constexpr int kAcceptLink = 1, kAcceptEpoch = 2, kAcceptNode = 3,
-                     kAcceptData = 4, kAcceptFrameBytes = 5, kAcceptChecksum = 6,
-                     kAcceptFeatures = 7;
+                     kAcceptData = 4, kAcceptFrameBytes = 5,
+                     kAcceptChecksum = 6, kAcceptFeatures = 7;
 inline constexpr int kRejectReason = 1;
 }  // namespace field
 

@@ -19,24 +19,36 @@ uint64_t Load(std::span<const uint8_t> bytes, size_t at, size_t n) {
 // How long the fixed part of a payload is; -1 for types nobody knows.
 int FixedBytes(uint8_t t) {
   switch (t) {
-    case type::kAck: return 32;
-    case type::kReset: return 8;
-    case type::kWrite: return 14;
-    case type::kReadRequest: return 20;
-    case type::kReadResponse: return 10;
-    case type::kFlushResponse: return 4;
-    case type::kError: return 8;
-    case type::kMessage: return 8;
-    case type::kAtomicRequest: return 32;
-    case type::kAtomicResponse: return 12;
+    case type::kAck:
+      return 32;
+    case type::kReset:
+      return 8;
+    case type::kWrite:
+      return 14;
+    case type::kReadRequest:
+      return 20;
+    case type::kReadResponse:
+      return 10;
+    case type::kFlushResponse:
+      return 4;
+    case type::kError:
+      return 8;
+    case type::kMessage:
+      return 8;
+    case type::kAtomicRequest:
+      return 32;
+    case type::kAtomicResponse:
+      return 12;
     case type::kFlushRequest:
     case type::kClose:
     case type::kDiscover:
     case type::kAnnounce:
     case type::kConnect:
     case type::kAccept:
-    case type::kReject: return 0;
-    default: return -1;
+    case type::kReject:
+      return 0;
+    default:
+      return -1;
   }
 }
 
@@ -51,16 +63,19 @@ std::string DescribePayload(const Packet& p) {
     case type::kReadResponse:
       return absl::StrFormat("of %u at %u, %u bytes", p.U32(0), p.U48(4),
                              p.From(10).size());
-    case type::kFlushResponse: return absl::StrFormat("of %u", p.U32(0));
+    case type::kFlushResponse:
+      return absl::StrFormat("of %u", p.U32(0));
     case type::kError:
-      return absl::StrFormat("of %u: %s", p.U32(0),
-                             StatusName(p.payload.size() > 4 ? p.payload[4] : 0));
+      return absl::StrFormat(
+          "of %u: %s", p.U32(0),
+          StatusName(p.payload.size() > 4 ? p.payload[4] : 0));
     case type::kMessage:
       return absl::StrFormat("%u of %u, %u bytes", p.U32(4), p.U32(0),
                              p.From(8).size());
     case type::kAtomicRequest:
       return absl::StrFormat("handle %u.%u offset %u op %u", p.U32(0), p.U32(4),
-                             p.U48(8), p.payload.size() > 14 ? p.payload[14] : 0);
+                             p.U48(8),
+                             p.payload.size() > 14 ? p.payload[14] : 0);
     case type::kAtomicResponse:
       return absl::StrFormat("of %u: %u", p.U32(0), p.U64(4));
     case type::kReset:
@@ -74,7 +89,8 @@ std::string DescribePayload(const Packet& p) {
       }
       return bits.empty() ? "nothing early" : "early:" + bits;
     }
-    default: return absl::StrFormat("%u bytes", p.payload.size());
+    default:
+      return absl::StrFormat("%u bytes", p.payload.size());
   }
 }
 
@@ -82,32 +98,50 @@ std::string DescribePayload(const Packet& p) {
 
 std::string TypeName(uint8_t t) {
   switch (t) {
-    case type::kAck: return "ack";
-    case type::kReset: return "reset";
-    case type::kWrite: return "write";
-    case type::kReadRequest: return "read-request";
-    case type::kReadResponse: return "read-response";
-    case type::kFlushRequest: return "flush-request";
-    case type::kFlushResponse: return "flush-response";
-    case type::kError: return "error";
-    case type::kMessage: return "message";
-    case type::kClose: return "close";
-    case type::kAtomicRequest: return "atomic-request";
-    case type::kAtomicResponse: return "atomic-response";
-    case type::kDiscover: return "discover";
-    case type::kAnnounce: return "announce";
-    case type::kConnect: return "connect";
-    case type::kAccept: return "accept";
-    case type::kReject: return "reject";
-    default: return absl::StrFormat("type-%u", t);
+    case type::kAck:
+      return "ack";
+    case type::kReset:
+      return "reset";
+    case type::kWrite:
+      return "write";
+    case type::kReadRequest:
+      return "read-request";
+    case type::kReadResponse:
+      return "read-response";
+    case type::kFlushRequest:
+      return "flush-request";
+    case type::kFlushResponse:
+      return "flush-response";
+    case type::kError:
+      return "error";
+    case type::kMessage:
+      return "message";
+    case type::kClose:
+      return "close";
+    case type::kAtomicRequest:
+      return "atomic-request";
+    case type::kAtomicResponse:
+      return "atomic-response";
+    case type::kDiscover:
+      return "discover";
+    case type::kAnnounce:
+      return "announce";
+    case type::kConnect:
+      return "connect";
+    case type::kAccept:
+      return "accept";
+    case type::kReject:
+      return "reject";
+    default:
+      return absl::StrFormat("type-%u", t);
   }
 }
 
 std::string StatusName(uint8_t s) {
   static constexpr const char* kNames[] = {
-      "ok",           "pending",   "bad handle", "stale generation",
-      "no rights",    "out of bounds", "link lost", "too large",
-      "misaligned",   "unknown operation"};
+      "ok",         "pending",          "bad handle", "stale generation",
+      "no rights",  "out of bounds",    "link lost",  "too large",
+      "misaligned", "unknown operation"};
   return s < std::size(kNames) ? kNames[s] : absl::StrFormat("status %u", s);
 }
 
@@ -138,9 +172,7 @@ uint32_t Crc32c(std::span<const uint8_t> bytes) {
 Bytes Encode(const Packet& p) {
   Out out;
   out.Add(p.destination.bytes).Add(p.source.bytes).Add(p.ether_type);
-  const uint16_t flags = p.checksum
-                             ? p.flags | flag::kChecksummed
-                             : p.flags;
+  const uint16_t flags = p.checksum ? p.flags | flag::kChecksummed : p.flags;
   out.U8(p.version).U8(p.type).U16(flags).U32(p.link).U32(p.epoch);
   out.U32(p.sequence).U32(p.acknowledged).U16(p.credit);
   out.U16(p.length.value_or(static_cast<uint16_t>(p.payload.size())));
@@ -201,7 +233,8 @@ Decoded Decode(std::span<const uint8_t> frame, Packet* p, std::string* why) {
     return bad("no checksum, where there must be one");
   }
   // A medium may deliver short frames with padding of its own.
-  for (size_t i = end; i < frame.size() && frame.size() <= kMinFrameBytes; ++i) {
+  for (size_t i = end; i < frame.size() && frame.size() <= kMinFrameBytes;
+       ++i) {
     if (frame[i] != 0) return bad("padding that is not zero");
   }
   return Decoded::kOk;
@@ -215,7 +248,8 @@ std::string Describe(std::span<const uint8_t> frame) {
       return absl::StrFormat("%u bytes of another protocol", frame.size());
     case Decoded::kMalformed:
       return absl::StrFormat("%s, malformed: %s", TypeName(p.type), why);
-    case Decoded::kOk: break;
+    case Decoded::kOk:
+      break;
   }
   std::string flags;
   if (p.has(flag::kAckRequested)) flags += " ASK";
@@ -229,9 +263,10 @@ std::string Describe(std::span<const uint8_t> frame) {
     return absl::StrFormat("%s link %08x epoch %08x: %s", TypeName(p.type),
                            p.link, p.epoch, DescribePayload(p));
   }
-  return absl::StrFormat("%s link %08x epoch %08x seq %u ack %u credit %u%s: %s",
-                         TypeName(p.type), p.link, p.epoch, p.sequence,
-                         p.acknowledged, p.credit, flags, DescribePayload(p));
+  return absl::StrFormat(
+      "%s link %08x epoch %08x seq %u ack %u credit %u%s: %s", TypeName(p.type),
+      p.link, p.epoch, p.sequence, p.acknowledged, p.credit, flags,
+      DescribePayload(p));
 }
 
 Bytes WriteBody(const Name& to, uint64_t offset,
@@ -250,8 +285,14 @@ Bytes MessageBody(uint32_t total, uint32_t offset,
 
 Bytes AtomicBody(const Name& to, uint64_t offset, uint8_t operation,
                  uint64_t operand, uint64_t expected) {
-  return Out().U32(to.handle).U32(to.generation).U48(offset).U8(operation)
-      .U8(0).U64(operand).U64(expected);
+  return Out()
+      .U32(to.handle)
+      .U32(to.generation)
+      .U48(offset)
+      .U8(operation)
+      .U8(0)
+      .U64(operand)
+      .U64(expected);
 }
 
 Bytes Pattern(size_t n, uint8_t seed) {
@@ -267,8 +308,8 @@ Bytes Pattern(size_t n, uint8_t seed) {
 Bytes Word(uint64_t value) { return Out().U64(value); }
 
 uint64_t Expand(uint32_t wire, uint64_t near) {
-  return near + static_cast<int64_t>(static_cast<int32_t>(
-                    wire - static_cast<uint32_t>(near)));
+  return near + static_cast<int64_t>(
+                    static_cast<int32_t>(wire - static_cast<uint32_t>(near)));
 }
 
 }  // namespace tripwire::conform

@@ -63,13 +63,13 @@ struct Packet {
 
   // For Encode: a checksum is added, and flagged, unless told otherwise.
   bool checksum = true;
-  uint32_t spoil_checksum = 0;        // xor-ed into it
-  std::optional<uint16_t> length;     // what the header says instead
-  std::optional<size_t> cut_to;       // the frame ends here
-  std::optional<uint8_t> padding;     // pads with these instead of zeros
+  uint32_t spoil_checksum = 0;     // xor-ed into it
+  std::optional<uint16_t> length;  // what the header says instead
+  std::optional<size_t> cut_to;    // the frame ends here
+  std::optional<uint8_t> padding;  // pads with these instead of zeros
 
   bool has(uint16_t f) const { return (flags & f) != 0; }
-  uint32_t U32(size_t at) const;      // of the payload; 0 beyond its end
+  uint32_t U32(size_t at) const;  // of the payload; 0 beyond its end
   uint64_t U48(size_t at) const;
   uint64_t U64(size_t at) const;
   std::span<const uint8_t> From(size_t at) const {
@@ -112,7 +112,8 @@ class Out {
 
  private:
   Out& Put(uint64_t v, int n) {
-    for (int i = 0; i < n; ++i) bytes_.push_back(static_cast<uint8_t>(v >> 8 * i));
+    for (int i = 0; i < n; ++i)
+      bytes_.push_back(static_cast<uint8_t>(v >> 8 * i));
     return *this;
   }
   Bytes bytes_;
@@ -150,7 +151,8 @@ class In {
   bool short_ = false;
 };
 
-// The name of an aperture, as ApertureName::Serialize and wire-format.md have it.
+// The name of an aperture, as ApertureName::Serialize and wire-format.md have
+// it.
 struct Name {
   uint32_t handle = 0, generation = 0;
   uint64_t length = 0;

@@ -39,7 +39,8 @@ Bytes Peer::ConnectBody(std::string_view service, std::string_view data) const {
       offer_frame_bytes != 0 ? offer_frame_bytes
                              : std::min(segment_.info().max_frame_bytes, 1514u);
   BodyWriter body;
-  body.Fixed32(field::kConnectLink, link_).Fixed32(field::kConnectEpoch, epoch_);
+  body.Fixed32(field::kConnectLink, link_)
+      .Fixed32(field::kConnectEpoch, epoch_);
   body.String(field::kConnectService, service);
   body.String(field::kConnectNode, std::string_view("tw-conform"));
   body.String(field::kConnectData, data);
@@ -85,9 +86,9 @@ bool Peer::TakeConnect(const Packet& connect) {
   nic_epoch_ = static_cast<uint32_t>(body.Number(field::kConnectEpoch));
   nic_features_ = static_cast<uint32_t>(body.Number(field::kConnectFeatures));
   checksum_ = offer_checksum || body.Number(field::kConnectChecksum) != 0;
-  max_frame_bytes_ = std::min(
-      static_cast<uint32_t>(body.Number(field::kConnectFrameBytes)),
-      std::min(segment_.info().max_frame_bytes, 1514u));
+  max_frame_bytes_ =
+      std::min(static_cast<uint32_t>(body.Number(field::kConnectFrameBytes)),
+               std::min(segment_.info().max_frame_bytes, 1514u));
   Register(connect);
   return nic_epoch_ != 0 && max_frame_bytes_ >= 512;
 }
@@ -113,7 +114,7 @@ Packet Peer::Make(uint8_t type, Bytes payload, uint16_t flags) const {
   packet.link = nic_link_;
   packet.epoch = nic_epoch_;
   packet.sequence = static_cast<uint32_t>(next_);
-  packet.acknowledged = static_cast<uint32_t>(expected_);
+  packet.acknowledged = static_cast<uint32_t>(acknowledge.value_or(expected_));
   packet.credit = credit;
   packet.payload = std::move(payload);
   packet.checksum = checksum_;
@@ -253,8 +254,9 @@ uint8_t Peer::Read(const Name& from, uint64_t offset, uint64_t length,
 
 uint8_t Peer::Atomic(const Name& on, uint64_t offset, uint8_t operation,
                      uint64_t operand, uint64_t expected, uint64_t* before) {
-  const uint64_t sequence = Say(
-      type::kAtomicRequest, AtomicBody(on, offset, operation, operand, expected));
+  const uint64_t sequence =
+      Say(type::kAtomicRequest,
+          AtomicBody(on, offset, operation, operand, expected));
   const auto name = static_cast<uint32_t>(sequence);
   const auto ended = [&] {
     return atomics_.contains(name) || StatusOf(sequence) != status::kOk;

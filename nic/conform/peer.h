@@ -37,7 +37,7 @@ class Peer {
   ~Peer();  // resets the link, if it may still be up
   Peer(const Peer&) = delete;
 
-  uint32_t link() const { return link_; }    // our name of the link
+  uint32_t link() const { return link_; }  // our name of the link
   uint32_t epoch() const { return epoch_; }
   uint32_t nic_link() const { return nic_link_; }
   uint32_t nic_epoch() const { return nic_epoch_; }
@@ -47,8 +47,9 @@ class Peer {
   bool is_open() const { return open_; }
   void Forget() { open_ = false; }  // do not reset it at the end
 
-  // --- Connecting -------------------------------------------------------------
-  // What a connect says, unless the test changes it first.
+  // --- Connecting
+  // ------------------------------------------------------------- What a
+  // connect says, unless the test changes it first.
   uint32_t offer_frame_bytes = 0;  // 0: what the port carries, at most 1514
   bool offer_checksum = true;
   uint32_t offer_features = 7;
@@ -64,14 +65,16 @@ class Peer {
   bool TakeConnect(const Packet& connect);
   Bytes AcceptBody() const;
 
-  // --- Sending ----------------------------------------------------------------
+  // --- Sending
+  // ----------------------------------------------------------------
   bool auto_acknowledge = true;  // each sequenced frame, at once
   uint16_t credit = kWindow;
+  std::optional<uint64_t> acknowledge;  // instead of what was received
   std::optional<MacAddress> source;
   // Reads may be refused although they were acknowledged, and for each frame of
   // their answer: their aperture goes away meanwhile.
   bool reads_fail_late = false;
-  uint64_t next() const { return next_; }          // our next number
+  uint64_t next() const { return next_; }  // our next number
   void set_next(uint64_t next) { next_ = next; }
   uint64_t expected() const { return expected_; }  // the NIC's next
   // A frame with the defaults filled in, and the next number, not used up.
@@ -91,8 +94,10 @@ class Peer {
   void Reset();
   size_t Room(uint8_t type) const;  // data bytes of a frame
 
-  // --- Asking -----------------------------------------------------------------
-  bool Until(const std::function<bool()>& done, uint64_t within_ns = kAnswerNs) {
+  // --- Asking
+  // -----------------------------------------------------------------
+  bool Until(const std::function<bool()>& done,
+             uint64_t within_ns = kAnswerNs) {
     return segment_.Until(done, within_ns);
   }
   // A flush: everything said before is then placed, and refused if it was.
@@ -106,8 +111,9 @@ class Peer {
   uint8_t Atomic(const Name& on, uint64_t offset, uint8_t operation,
                  uint64_t operand, uint64_t expected, uint64_t* before);
 
-  // --- What was heard ---------------------------------------------------------
-  // A frame for which this is true is as if lost on the way.
+  // --- What was heard
+  // --------------------------------------------------------- A frame for which
+  // this is true is as if lost on the way.
   std::function<bool(const Packet&, uint64_t sequence)> lose;
   const std::vector<Heard>& heard() const { return heard_; }
   size_t mark() const { return heard_.size(); }
@@ -119,7 +125,9 @@ class Peer {
   // How many frames from `mark` on match.
   size_t Count(size_t mark,
                const std::function<bool(const Heard&)>& matches) const;
-  bool FlushDone(uint64_t operation) const { return flushes_.contains(operation); }
+  bool FlushDone(uint64_t operation) const {
+    return flushes_.contains(operation);
+  }
   uint8_t StatusOf(uint64_t operation) const {  // kOk unless it was refused
     const auto it = errors_.find(static_cast<uint32_t>(operation));
     return it == errors_.end() ? status::kOk : it->second;

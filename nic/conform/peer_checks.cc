@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the NIC under test sends to a scripted peer: put in order, and each frame
-// held against the rules of the wire, whatever the test is about.
+// What the NIC under test sends to a scripted peer: put in order, and each
+// frame held against the rules of the wire, whatever the test is about.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -25,8 +25,8 @@ void Peer::OnPacket(const Packet& packet, const Bytes& bytes) {
   CheckAcknowledged(packet);
   if (lose && lose(packet, sequence)) return;
   if (sequence >= expected_) early_.try_emplace(sequence, packet);
-  for (auto it = early_.begin();
-       it != early_.end() && it->first == expected_; it = early_.erase(it)) {
+  for (auto it = early_.begin(); it != early_.end() && it->first == expected_;
+       it = early_.erase(it)) {
     Deliver(it->second, expected_);
     ++expected_;
   }
@@ -65,9 +65,10 @@ void Peer::CheckSequenced(const Packet& packet, uint64_t sequence) {
     const bool is_error = packet.type == type::kError;
     const uint64_t limit = is_error ? limit_errors_ : limit_operations_;
     if (sequence >= limit) {
-      Complain(is_error ? "W24" : "W22",
-               absl::StrFormat("frame %u passes the window, which ends before %u",
-                               sequence, limit));
+      Complain(
+          is_error ? "W24" : "W22",
+          absl::StrFormat("frame %u passes the window, which ends before %u",
+                          sequence, limit));
     }
     if (closed_) Complain("W55", "a new frame after a close");
     first_sent_.emplace(sequence, packet);
@@ -76,8 +77,8 @@ void Peer::CheckSequenced(const Packet& packet, uint64_t sequence) {
   const Packet& before = first->second;
   // A read's answer is looked up again; its aperture may be gone by now.
   const bool is_answer = before.type == type::kReadResponse;
-  const bool same_type = packet.type == before.type ||
-                         (is_answer && packet.type == type::kError);
+  const bool same_type =
+      packet.type == before.type || (is_answer && packet.type == type::kError);
   const bool same_payload =
       is_answer ? packet.type == type::kError ||
                       (packet.payload.size() == before.payload.size() &&
@@ -124,9 +125,10 @@ void Peer::CheckAck(const Packet& packet) {
   }
   for (const uint64_t sequence : reported_) {
     if (sequence > acknowledged && !now.contains(sequence)) {
-      Complain("W21", absl::StrFormat("frame %u was reported as received, and is "
-                                      "not any more",
-                                      sequence));
+      Complain("W21",
+               absl::StrFormat("frame %u was reported as received, and is "
+                               "not any more",
+                               sequence));
     }
   }
   reported_ = std::move(now);
@@ -135,9 +137,12 @@ void Peer::CheckAck(const Packet& packet) {
 void Peer::Deliver(const Packet& packet, uint64_t sequence) {
   const uint32_t operation = packet.U32(0);
   switch (packet.type) {
-    case type::kReadResponse: return DeliverReadResponse(packet);
-    case type::kError: return DeliverError(packet);
-    case type::kMessage: return DeliverMessage(packet);
+    case type::kReadResponse:
+      return DeliverReadResponse(packet);
+    case type::kError:
+      return DeliverError(packet);
+    case type::kMessage:
+      return DeliverMessage(packet);
     case type::kFlushResponse: {
       const auto asked = asked_flush_.find(operation);
       if (asked == asked_flush_.end() || asked->second) {
@@ -162,8 +167,11 @@ void Peer::Deliver(const Packet& packet, uint64_t sequence) {
       atomics_[operation] = packet.U64(4);
       break;
     }
-    case type::kClose: closed_ = true; break;
-    default: break;
+    case type::kClose:
+      closed_ = true;
+      break;
+    default:
+      break;
   }
   (void)sequence;
 }
@@ -171,14 +179,16 @@ void Peer::Deliver(const Packet& packet, uint64_t sequence) {
 void Peer::DeliverReadResponse(const Packet& packet) {
   const auto it = reads_.find(packet.U32(0));
   if (it == reads_.end() || it->second.done) {
-    return Complain("W42", absl::StrFormat("an answer to read %u, which was not "
-                                           "asked or is answered already",
-                                           packet.U32(0)));
+    return Complain("W42",
+                    absl::StrFormat("an answer to read %u, which was not "
+                                    "asked or is answered already",
+                                    packet.U32(0)));
   }
   ReadState& read = it->second;
   if (packet.U48(4) != read.data.size()) {
-    return Complain("W42", absl::StrFormat("an answer at %u; at %u it would go on",
-                                           packet.U48(4), read.data.size()));
+    return Complain("W42",
+                    absl::StrFormat("an answer at %u; at %u it would go on",
+                                    packet.U48(4), read.data.size()));
   }
   const auto data = packet.From(10);
   read.data.insert(read.data.end(), data.begin(), data.end());
@@ -190,13 +200,15 @@ void Peer::DeliverError(const Packet& packet) {
   const uint8_t why = packet.payload[4];
   const bool fails_late = reads_fail_late && reads_.contains(operation);
   if (!errors_.emplace(operation, why).second && !fails_late) {
-    Complain("W51", absl::StrFormat("operation %u is refused twice", operation));
+    Complain("W51",
+             absl::StrFormat("operation %u is refused twice", operation));
   }
   if (Expand(operation, next_) >= next_) {
-    Complain("W51", absl::StrFormat("it refuses %u, which was never sent",
-                                    operation));
+    Complain("W51",
+             absl::StrFormat("it refuses %u, which was never sent", operation));
   }
-  if (packet.payload[5] != 0 || packet.payload[6] != 0 || packet.payload[7] != 0) {
+  if (packet.payload[5] != 0 || packet.payload[6] != 0 ||
+      packet.payload[7] != 0) {
     Complain("W51", "an error whose reserved bytes are not zero");
   }
   if (fails_late) return;

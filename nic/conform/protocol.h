@@ -61,17 +61,17 @@ enum class Result : uint8_t {
 
 // What hello answers: which parts of the semantics the NIC has.
 enum Ability : uint32_t {
-  kTripwires = 1,       // watch, arm, disarm, count, events
-  kOutbound = 2,        // watch-remote
-  kAtomics = 4,         // atomic, and rights bit 4
-  kObserver = 8,        // observe
-  kCountsDrops = 16,    // counters
-  kUnordered = 32,      // write with the flag
-  kPredicates = 64,     // watch with a predicate or threshold
-  kActions = 128,       // watch with a counter or a chained write
-  kPieces = 256,        // write and read in several pieces
-  kFences = 512,        // fence
-  kQuotas = 1024,       // limited context
+  kTripwires = 1,     // watch, arm, disarm, count, events
+  kOutbound = 2,      // watch-remote
+  kAtomics = 4,       // atomic, and rights bit 4
+  kObserver = 8,      // observe
+  kCountsDrops = 16,  // counters
+  kUnordered = 32,    // write with the flag
+  kPredicates = 64,   // watch with a predicate or threshold
+  kActions = 128,     // watch with a counter or a chained write
+  kPieces = 256,      // write and read in several pieces
+  kFences = 512,      // fence
+  kQuotas = 1024,     // limited context
 };
 
 enum WatchMode : uint8_t { kPersistent = 0, kOneShot = 1 };

@@ -16,9 +16,15 @@ std::string JsonQuote(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
           absl::StrAppendFormat(&out, "\\u%04x", c);
@@ -34,12 +40,23 @@ std::string XmlQuote(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      case '\n': out += "&#10;"; break;
-      default: out += static_cast<unsigned char>(c) < 0x20 ? '?' : c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\n':
+        out += "&#10;";
+        break;
+      default:
+        out += static_cast<unsigned char>(c) < 0x20 ? '?' : c;
     }
   }
   return out;
@@ -54,10 +71,10 @@ std::vector<std::string> Frames(const TestResult& result,
   const uint64_t start_ns = end > from ? result.log[from].at_ns : 0;
   for (size_t i = from; i < end; ++i) {
     const LoggedFrame& frame = result.log[i];
-    lines.push_back(absl::StrFormat(
-        "%s %9.3f ms  %s", frame.sent ? ">" : "<",
-        static_cast<double>(frame.at_ns - start_ns) / 1e6,
-        Describe(frame.bytes)));
+    lines.push_back(
+        absl::StrFormat("%s %9.3f ms  %s", frame.sent ? ">" : "<",
+                        static_cast<double>(frame.at_ns - start_ns) / 1e6,
+                        Describe(frame.bytes)));
   }
   return lines;
 }
@@ -65,8 +82,9 @@ std::vector<std::string> Frames(const TestResult& result,
 struct Score {
   int passed = 0, failed = 0, not_tested = 0;
   void Add(Verdict verdict) {
-    ++(verdict == Verdict::kPassed ? passed
-       : verdict == Verdict::kFailed ? failed : not_tested);
+    ++(verdict == Verdict::kPassed   ? passed
+       : verdict == Verdict::kFailed ? failed
+                                     : not_tested);
   }
   int total() const { return passed + failed + not_tested; }
 };
@@ -88,10 +106,11 @@ std::string ScoreLines(const Report& report) {
     if (tier > report.tier) break;
     const auto& [must, other] = scores[static_cast<size_t>(tier)];
     absl::StrAppendFormat(
-        &out, "%-11s MUST %3d of %3d passed, %d failed, %d not tested; "
+        &out,
+        "%-11s MUST %3d of %3d passed, %d failed, %d not tested; "
         "SHOULD and MAY %d of %d\n",
-        ToString(tier), must.passed, must.total(), must.failed,
-        must.not_tested, other.passed, other.total());
+        ToString(tier), must.passed, must.total(), must.failed, must.not_tested,
+        other.passed, other.total());
   }
   return out;
 }
@@ -115,17 +134,17 @@ std::string ListStatements() {
                             test.name);
     }
     if (!any) {
-      absl::StrAppend(&out, "    no test: ", std::string(WhyNotFromOutside(statement.id)),
-                      "\n");
+      absl::StrAppend(&out, "    no test: ",
+                      std::string(WhyNotFromOutside(statement.id)), "\n");
     }
   }
   return out;
 }
 
 std::string ToText(const Report& report) {
-  std::string out = absl::StrFormat(
-      "node \"%s\" (%s), tier %s, %u tests\n", report.node, report.description,
-      ToString(report.tier), report.tests.size());
+  std::string out = absl::StrFormat("node \"%s\" (%s), tier %s, %u tests\n",
+                                    report.node, report.description,
+                                    ToString(report.tier), report.tests.size());
   for (const StatementResult& s : report.statements) {
     if (s.verdict != Verdict::kFailed) continue;
     absl::StrAppendFormat(&out, "FAILED %s %s: %s  [%s]\n", s.statement.id,
@@ -145,11 +164,12 @@ std::string ToText(const Report& report) {
 }
 
 std::string ToJson(const Report& report) {
-  std::string out = absl::StrCat(
-      "{\"node\":", JsonQuote(report.node),
-      ",\"nic\":", JsonQuote(report.description), ",\"tier\":\"",
-      ToString(report.tier), "\",\"conforms\":",
-      report.Conforms() ? "true" : "false", ",\"statements\":[");
+  std::string out =
+      absl::StrCat("{\"node\":", JsonQuote(report.node),
+                   ",\"nic\":", JsonQuote(report.description), ",\"tier\":\"",
+                   ToString(report.tier),
+                   "\",\"conforms\":", report.Conforms() ? "true" : "false",
+                   ",\"statements\":[");
   const char* comma = "";
   for (const StatementResult& s : report.statements) {
     std::vector<std::string> tests;
@@ -157,9 +177,9 @@ std::string ToJson(const Report& report) {
     absl::StrAppend(&out, comma, "\n{\"id\":", JsonQuote(s.statement.id),
                     ",\"level\":\"", ToString(s.statement.level()),
                     "\",\"tier\":\"", ToString(s.tier), "\",\"verdict\":\"",
-                    ToString(s.verdict), "\",\"text\":",
-                    JsonQuote(s.statement.text), ",\"reason\":",
-                    JsonQuote(s.reason), ",\"tests\":[",
+                    ToString(s.verdict),
+                    "\",\"text\":", JsonQuote(s.statement.text),
+                    ",\"reason\":", JsonQuote(s.reason), ",\"tests\":[",
                     absl::StrJoin(tests, ","), "]");
     if (s.failed_in != nullptr) {
       std::vector<std::string> frames;
@@ -176,7 +196,8 @@ std::string ToJson(const Report& report) {
   comma = "";
   for (const TestResult& test : report.tests) {
     absl::StrAppendFormat(
-        &out, "%s\n{\"name\":%s,\"tier\":\"%s\",\"verdict\":\"%s\",\"ms\":%.3f}",
+        &out,
+        "%s\n{\"name\":%s,\"tier\":\"%s\",\"verdict\":\"%s\",\"ms\":%.3f}",
         comma, JsonQuote(test.name), ToString(test.tier),
         ToString(test.verdict), static_cast<double>(test.took_ns) / 1e6);
     comma = ",";
@@ -209,9 +230,9 @@ std::string ToJunit(const Report& report) {
       ++failures;
       const std::string frames =
           absl::StrJoin(Frames(*s.failed_in, s.finding), "\n");
-      absl::StrAppendFormat(
-          &cases, "<failure message=\"%s: %s\">%s</failure>",
-          XmlQuote(s.failed_in->name), XmlQuote(s.reason), XmlQuote(frames));
+      absl::StrAppendFormat(&cases, "<failure message=\"%s: %s\">%s</failure>",
+                            XmlQuote(s.failed_in->name), XmlQuote(s.reason),
+                            XmlQuote(frames));
     } else if (s.verdict == Verdict::kNotTested) {
       ++skipped;
       absl::StrAppendFormat(&cases, "<skipped message=\"%s\"/>",

@@ -9,7 +9,8 @@
 namespace tripwire::conform {
 namespace {
 
-constexpr uint64_t kLongestSleepNs = 100 * kMillisecond;  // between looks at `stop`
+constexpr uint64_t kLongestSleepNs =
+    100 * kMillisecond;                   // between looks at `stop`
 constexpr size_t kMaxShown = 512 * 1024;  // of a message that is taken
 constexpr size_t kMaxObjects = 200'000;
 constexpr uint64_t kMaxExported = uint64_t{16} << 30;  // reserved, not touched
@@ -48,9 +49,14 @@ void Responder::Handle(const Event& event) {
     case EventKind::kConnectRequest:
       if (control_->Accept(event.link, {}).ok()) links_.push_back(event.link);
       break;
-    case EventKind::kMessage: Serve(event.link); break;
-    case EventKind::kLinkDown: std::erase(links_, event.link); break;
-    default: break;
+    case EventKind::kMessage:
+      Serve(event.link);
+      break;
+    case EventKind::kLinkDown:
+      std::erase(links_, event.link);
+      break;
+    default:
+      break;
   }
 }
 
@@ -71,7 +77,9 @@ void Responder::Serve(LinkId link) {
     if (answer.result == Result::kDone && !in.ok()) {
       answer = Bad("arguments are missing");
     }
-    const Bytes reply = Out().U32(token).U8(static_cast<uint8_t>(answer.result))
+    const Bytes reply = Out()
+                            .U32(token)
+                            .U8(static_cast<uint8_t>(answer.result))
                             .Add(answer.values);
     (void)control_->SendMessage(link, reply);
   }
@@ -87,18 +95,24 @@ Responder::Answer Responder::Failed(const absl::Status& status) {
 
 Responder::Answer Responder::Do(Command command, In& in) {
   if (contexts_.size() + memories_.size() + watched_.size() +
-          operations_.size() > kMaxObjects) {
+          operations_.size() >
+      kMaxObjects) {
     return {Result::kFailed, Out().Text("too many objects")};
   }
   switch (command) {
-    case Command::kHello: return Hello();
-    case Command::kContextNew: return NewContext(in, false);
-    case Command::kLimitedContext: return NewContext(in, true);
-    case Command::kContextEnd: return EndContext(in);
+    case Command::kHello:
+      return Hello();
+    case Command::kContextNew:
+      return NewContext(in, false);
+    case Command::kLimitedContext:
+      return NewContext(in, true);
+    case Command::kContextEnd:
+      return EndContext(in);
     case Command::kExport:
     case Command::kRevoke:
     case Command::kPeek:
-    case Command::kPoke: return DoMemory(command, in);
+    case Command::kPoke:
+      return DoMemory(command, in);
     case Command::kWatch:
     case Command::kWatchRemote:
     case Command::kChain:
@@ -107,34 +121,42 @@ Responder::Answer Responder::Do(Command command, In& in) {
     case Command::kArm:
     case Command::kArmExpected:
     case Command::kDisarm:
-    case Command::kCount: return DoTripwire(command, in);
-    case Command::kEvents: return Events(in);
+    case Command::kCount:
+      return DoTripwire(command, in);
+    case Command::kEvents:
+      return Events(in);
     case Command::kAccept:
     case Command::kReject:
     case Command::kConnect:
     case Command::kClose:
     case Command::kLinkState:
-    case Command::kTakeMessage: return DoLink(command, in);
+    case Command::kTakeMessage:
+      return DoLink(command, in);
     case Command::kWrite:
     case Command::kRead:
     case Command::kFlush:
     case Command::kAtomic:
     case Command::kFence:
-    case Command::kMessage: return DoIssue(command, in);
-    case Command::kOperation: return OperationState(in);
+    case Command::kMessage:
+      return DoIssue(command, in);
+    case Command::kOperation:
+      return OperationState(in);
     case Command::kObserve:
-    case Command::kObserveEnd: return DoObserve(command, in);
-    case Command::kCounters: return Counters();
+    case Command::kObserveEnd:
+      return DoObserve(command, in);
+    case Command::kCounters:
+      return Counters();
   }
   return {Result::kNotSupported, {}};
 }
 
 Responder::Answer Responder::Hello() {
   return {Result::kDone,
-          Out().U8(kProtocolVersion)
-              .U32(kTripwires | kOutbound | kAtomics | kObserver | kCountsDrops |
-                   kUnordered | kPredicates | kActions | kPieces | kFences |
-                   kQuotas)
+          Out()
+              .U8(kProtocolVersion)
+              .U32(kTripwires | kOutbound | kAtomics | kObserver |
+                   kCountsDrops | kUnordered | kPredicates | kActions |
+                   kPieces | kFences | kQuotas)
               .Text("Tripwire, the software NIC")};
 }
 
@@ -151,8 +173,7 @@ Responder::Answer Responder::NewContext(In& in, bool limited) {
   }
   auto entry = std::make_unique<ContextEntry>();
   entry->context = nic_.CreateContext(quotas);
-  const absl::Status status =
-      entry->context->Listen(TextOf(in.Rest()));
+  const absl::Status status = entry->context->Listen(TextOf(in.Rest()));
   if (!status.ok()) return Failed(status);
   const uint32_t id = ++ids_;
   contexts_[id] = std::move(entry);
@@ -163,10 +184,10 @@ Responder::Answer Responder::NewContext(In& in, bool limited) {
 Responder::Answer Responder::EndContext(In& in) {
   const uint32_t id = in.U32();
   if (FindContext(id) == nullptr) return Bad("no such context");
-  std::erase_if(observers_, [&](const auto& o) {
-    return o.second->memory->context == id;
-  });
-  std::erase_if(watched_, [&](const auto& w) { return w.second.context == id; });
+  std::erase_if(observers_,
+                [&](const auto& o) { return o.second->memory->context == id; });
+  std::erase_if(watched_,
+                [&](const auto& w) { return w.second.context == id; });
   std::erase_if(memories_, [&](const auto& m) {
     if (m.second->context != id) return false;
     exported_bytes_ -= m.second->bytes.size();
@@ -314,7 +335,6 @@ Responder::Answer Responder::Chain(In& in) {
     }
     options.counter = reinterpret_cast<std::atomic<uint64_t>*>(word);
   }
-  std::span<const uint8_t> data;
   if (in.U8() != 0) {
     const LinkId link{in.U32()};
     const auto name = in.Take(ApertureName::kWireBytes);
@@ -360,8 +380,12 @@ Responder::Answer Responder::DoTripwire(Command command, In& in) {
   if (it == watched_.end()) return Bad("no such tripwire");
   Tripwire& tripwire = it->second.tripwire;
   switch (command) {
-    case Command::kUnwatch: watched_.erase(it); return {};
-    case Command::kArm: tripwire.Arm(); return {};
+    case Command::kUnwatch:
+      watched_.erase(it);
+      return {};
+    case Command::kArm:
+      tripwire.Arm();
+      return {};
     case Command::kArmExpected: {
       if (!it->second.takes_expected) return Bad("watches no aligned word");
       const bool armed = tripwire.Arm(in.U64());
@@ -371,7 +395,8 @@ Responder::Answer Responder::DoTripwire(Command command, In& in) {
       const bool fired = tripwire.Disarm();
       return {Result::kDone, Out().U8(fired ? 1 : 0)};
     }
-    default: return {Result::kDone, Out().U64(tripwire.count())};
+    default:
+      return {Result::kDone, Out().U64(tripwire.count())};
   }
 }
 
@@ -388,10 +413,14 @@ Responder::Answer Responder::Events(In& in) {
       const auto info = context->Describe(event.link);
       if (info.ok()) data = info->private_data;
     }
-    out.U8(ToldKind(event.kind)).U8(static_cast<uint8_t>(event.status))
-        .U8(static_cast<uint8_t>(event.end)).U32(event.link.value)
-        .U64(event.cookie).U64(event.count)
-        .U16(static_cast<uint16_t>(data.size())).Add(data);
+    out.U8(ToldKind(event.kind))
+        .U8(static_cast<uint8_t>(event.status))
+        .U8(static_cast<uint8_t>(event.end))
+        .U32(event.link.value)
+        .U64(event.cookie)
+        .U64(event.count)
+        .U16(static_cast<uint16_t>(data.size()))
+        .Add(data);
   }
   return {Result::kDone, out};
 }
@@ -416,16 +445,21 @@ Responder::Answer Responder::DoLink(Command command, In& in) {
       if (!status.ok()) return Failed(status);
       return {};
     }
-    case Command::kReject: context->Reject(link); return {};
-    case Command::kClose: context->Close(link); return {};
+    case Command::kReject:
+      context->Reject(link);
+      return {};
+    case Command::kClose:
+      context->Close(link);
+      return {};
     case Command::kTakeMessage: {
       const auto message = context->TakeMessage(link);
       if (!message) return {Result::kDone, Out().U8(0)};
       // The longest message does not fit into a reply.
       const size_t shown = std::min(message->size(), kMaxShown);
-      return {Result::kDone,
-              Out().U8(1).U32(static_cast<uint32_t>(message->size()))
-                  .Add(std::span(*message).first(shown))};
+      return {Result::kDone, Out()
+                                 .U8(1)
+                                 .U32(static_cast<uint32_t>(message->size()))
+                                 .Add(std::span(*message).first(shown))};
     }
     default:
       return {Result::kDone, Out().U8(context->IsUp(link) ? 1 : 0)};

@@ -34,13 +34,20 @@ std::vector<std::span<uint8_t>> Pieces(Bytes& bytes) {
 
 uint8_t ToldKind(EventKind kind) {
   switch (kind) {
-    case EventKind::kTripwire: return kToldTripwire;
-    case EventKind::kConnectRequest: return kToldRequest;
-    case EventKind::kLinkUp: return kToldUp;
-    case EventKind::kLinkDown: return kToldDown;
-    case EventKind::kMessage: return kToldMessage;
-    case EventKind::kOpFailed: return kToldFailed;
-    default: return 255;
+    case EventKind::kTripwire:
+      return kToldTripwire;
+    case EventKind::kConnectRequest:
+      return kToldRequest;
+    case EventKind::kLinkUp:
+      return kToldUp;
+    case EventKind::kLinkDown:
+      return kToldDown;
+    case EventKind::kMessage:
+      return kToldMessage;
+    case EventKind::kOpFailed:
+      return kToldFailed;
+    default:
+      return 255;
   }
 }
 
@@ -66,7 +73,8 @@ void Responder::Memory::Store(uint64_t offset, std::span<const uint8_t> data) {
   uint8_t* to = bytes.data() + offset;
   size_t at = 0;
   while (at < data.size()) {
-    if (reinterpret_cast<uintptr_t>(to + at) % 8 == 0 && data.size() - at >= 8) {
+    if (reinterpret_cast<uintptr_t>(to + at) % 8 == 0 &&
+        data.size() - at >= 8) {
       uint64_t word;
       std::memcpy(&word, data.data() + at, 8);
       __atomic_store_n(reinterpret_cast<uint64_t*>(to + at), word,
@@ -124,9 +132,11 @@ absl::Status Responder::Issue(Command command, In& in, Context& context,
       if ((flags & kInPieces) == 0) {
         return context.Read(to, offset, operation.data, completion);
       }
-      return context.ReadScatter(to, offset, Pieces(operation.data), completion);
+      return context.ReadScatter(to, offset, Pieces(operation.data),
+                                 completion);
     }
-    case Command::kFlush: return context.Flush(to.link, completion);
+    case Command::kFlush:
+      return context.Flush(to.link, completion);
     default: {
       const uint8_t kind = in.U8();
       const uint64_t operand = in.U64(), expected = in.U64();
@@ -163,7 +173,8 @@ Responder::Answer Responder::DoIssue(Command command, In& in) {
   }
   uint32_t id = 0;
   Operation& operation = NewOperation(context_id, &id);
-  const absl::Status issued = Issue(command, in, *context, to, offset, operation);
+  const absl::Status issued =
+      Issue(command, in, *context, to, offset, operation);
   if (!issued.ok()) {
     operations_.erase(id);
     return Failed(issued);
@@ -182,8 +193,8 @@ Responder::Answer Responder::OperationState(In& in) {
   // Also of a read that is not done: its memory must not change any more once
   // it ended, and may be looked at to see that.
   if (operation.is_read) {
-    out.Add(std::span(operation.data).first(
-        std::min<size_t>(operation.data.size(), 64 * 1024)));
+    out.Add(std::span(operation.data)
+                .first(std::min<size_t>(operation.data.size(), 64 * 1024)));
   }
   return {Result::kDone, out};
 }
@@ -243,7 +254,7 @@ void Responder::Observer::Look(uint8_t kind, const uint64_t* first,
     if (wrong) violations.fetch_add(1, std::memory_order_relaxed);
     if (value != last) changes.fetch_add(1, std::memory_order_relaxed);
     last = value;
-    if (++n % 1024 == 0) {
+    if (++n % 256 == 0) {
       looks.store(n, std::memory_order_relaxed);
       if (std::chrono::steady_clock::now() > end) break;
     }
@@ -257,10 +268,13 @@ Responder::Answer Responder::DoObserve(Command command, In& in) {
     const auto it = observers_.find(id);
     if (it == observers_.end()) return Bad("no such observer");
     Observer& observer = *it->second;
-    observer.Stop();
-    const Bytes values = Out().U64(observer.looks).U64(observer.changes)
+    const bool go_on = in.left() > 0 && in.U8() != 0;
+    if (!go_on) observer.Stop();
+    const Bytes values = Out()
+                             .U64(observer.looks)
+                             .U64(observer.changes)
                              .U64(observer.violations);
-    observers_.erase(it);
+    if (!go_on) observers_.erase(it);
     return {Result::kDone, values};
   }
   const Memory* memory = FindMemory(id);

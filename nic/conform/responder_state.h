@@ -44,7 +44,8 @@ struct Responder::Operation {
 
 // Looks at exported words from a thread of its own while peers write them.
 struct Responder::Observer {
-  Observer(const Memory& watched, uint8_t kind, uint64_t first, uint64_t second);
+  Observer(const Memory& watched, uint8_t kind, uint64_t first,
+           uint64_t second);
   ~Observer() { Stop(); }
   void Stop();
 

@@ -12,7 +12,6 @@ namespace {
 constexpr size_t kLogKept = 400;  // frames of a failed test, the last before it
 
 bool Matches(const TestCase& test, const std::string& filter) {
-  if (filter.empty()) return true;
   const std::regex expression(filter);
   if (std::regex_search(test.name, expression)) return true;
   return std::any_of(test.statements.begin(), test.statements.end(),
@@ -29,16 +28,16 @@ TestResult RunOne(Segment& wire, Subject& nic, const TestCase& test_case,
   wire.Forget();
   const uint64_t start_ns = wire.NowNs();
   {
-    Test test(wire, nic, test_case, number);
+    Test test(wire, nic, number);
     try {
       test_case.run(test);
       result.verdict = Verdict::kPassed;
     } catch (const TestFailure& failure) {
       result.ended_early = true;
-      test.findings().push_back(
-          {failure.statement.empty() ? test_case.statements.front()
+      test.findings().push_back({failure.statement.empty()
+                                     ? test_case.statements.front()
                                      : failure.statement,
-           failure.text, wire.log().size()});
+                                 failure.text, wire.log().size()});
     } catch (const TestSkipped& skipped) {
       result.reason = skipped.reason;
     }
@@ -51,16 +50,18 @@ TestResult RunOne(Segment& wire, Subject& nic, const TestCase& test_case,
   result.took_ns = wire.NowNs() - start_ns;
   if (!result.findings.empty()) {
     result.verdict = Verdict::kFailed;
-    const size_t end = std::max_element(
-                           result.findings.begin(), result.findings.end(),
-                           [](const Finding& a, const Finding& b) {
-                             return a.log_end < b.log_end;
-                           })->log_end;
+    const size_t end =
+        std::max_element(result.findings.begin(), result.findings.end(),
+                         [](const Finding& a, const Finding& b) {
+                           return a.log_end < b.log_end;
+                         })
+            ->log_end;
     const size_t kept = std::min(end, kLogKept);
     const auto& log = wire.log();
     const size_t from = end - kept;
-    result.log.assign(log.begin() + static_cast<ptrdiff_t>(from),
-                      log.begin() + static_cast<ptrdiff_t>(std::min(end, log.size())));
+    result.log.assign(
+        log.begin() + static_cast<ptrdiff_t>(from),
+        log.begin() + static_cast<ptrdiff_t>(std::min(end, log.size())));
     for (Finding& finding : result.findings) {
       finding.log_end -= std::min(finding.log_end, from);
     }
@@ -130,9 +131,12 @@ StatementResult Judge(const Statement& statement,
 
 const char* ToString(Verdict verdict) {
   switch (verdict) {
-    case Verdict::kPassed: return "passed";
-    case Verdict::kFailed: return "failed";
-    default: return "not tested";
+    case Verdict::kPassed:
+      return "passed";
+    case Verdict::kFailed:
+      return "failed";
+    default:
+      return "not tested";
   }
 }
 
@@ -159,9 +163,12 @@ absl::StatusOr<Report> Run(Segment& wire, const RunOptions& options) {
   int unanswered = 0;
   for (const TestCase& test_case : cases) {
     ++number;
-    if (test_case.tier > options.tier || !Matches(test_case, options.filter)) {
+    if (test_case.tier > options.tier ||
+        (!options.filter.empty() && !Matches(test_case, options.filter)) ||
+        (!options.except.empty() && Matches(test_case, options.except))) {
       continue;
     }
+    if (options.on_test) options.on_test(test_case);
     report.tests.push_back(RunOne(wire, nic, test_case, number));
     // A NIC that broke down in a test may be well enough for the next one.
     if (report.tests.back().verdict == Verdict::kFailed && !nic.Alive()) {

@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_NIC_CONFORM_RUNNER_H_
 #define TRIPWIRE_NIC_CONFORM_RUNNER_H_
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -15,7 +16,10 @@ namespace tripwire::conform {
 struct RunOptions {
   Tier tier = Tier::kFull;
   std::string filter;  // a regular expression on names of tests and statements
+  std::string except;  // the same; these do not run
   std::string node;    // the responder's
+  // Called before each test, for who must know which one brought the NIC down.
+  std::function<void(const TestCase&)> on_test;
 };
 
 enum class Verdict : uint8_t { kPassed, kFailed, kNotTested };
@@ -25,7 +29,7 @@ struct TestResult {
   std::string name;
   Tier tier = Tier::kCore;
   Verdict verdict = Verdict::kNotTested;
-  std::string reason;  // of a skip
+  std::string reason;        // of a skip
   bool ended_early = false;  // failed, with checks still to come
   std::vector<Finding> findings;
   std::vector<LoggedFrame> log;  // of a failed test
@@ -34,10 +38,10 @@ struct TestResult {
 
 struct StatementResult {
   Statement statement;
-  Tier tier = Tier::kCore;           // the lowest of its tests
+  Tier tier = Tier::kCore;  // the lowest of its tests
   std::vector<std::string> tests;
   Verdict verdict = Verdict::kNotTested;
-  std::string reason;                // why not tested, or what failed
+  std::string reason;  // why not tested, or what failed
   const TestResult* failed_in = nullptr;
   Finding finding;
 };

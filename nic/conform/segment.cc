@@ -143,7 +143,9 @@ void Segment::OnFrame(const Frame& frame) {
     const bool padding = why.find("padding") != std::string::npos ||
                          why.find("at least 60") != std::string::npos;
     const bool no_checksum = why.find("no checksum") != std::string::npos;
-    return Complain(padding ? "W8" : no_checksum ? "W5" : "W3",
+    return Complain(padding       ? "W8"
+                    : no_checksum ? "W5"
+                                  : "W3",
                     absl::StrCat("the NIC sent a malformed frame: ", why));
   }
   if ((packet.flags & 0x0fe8) != 0) {

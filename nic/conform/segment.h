@@ -28,8 +28,8 @@ struct LoggedFrame {
   Bytes bytes;
 };
 
-// What the suite saw by the way: a frame of the NIC that no test asked about, and
-// that breaks a rule.
+// What the suite saw by the way: a frame of the NIC that no test asked about,
+// and that breaks a rule.
 struct Complaint {
   std::string statement, text;
   size_t log_end = 0;  // frames logged by then
@@ -39,7 +39,8 @@ struct Complaint {
 // scripted peer they name, logs everything both ways.
 class Segment {
  public:
-  Segment(std::unique_ptr<Port> port, World& world, uint64_t first_sequence = 1);
+  Segment(std::unique_ptr<Port> port, World& world,
+          uint64_t first_sequence = 1);
   ~Segment();
   Segment(const Segment&) = delete;
 
@@ -60,7 +61,8 @@ class Segment {
   void SendControl(uint8_t type, const Bytes& body, uint32_t link = 0,
                    uint32_t epoch = 0, bool broadcast = false);
 
-  // Receives until `done()`, or until `within_ns` from now passed; returns done().
+  // Receives until `done()`, or until `within_ns` from now passed; returns
+  // done().
   bool Until(const std::function<bool()>& done, uint64_t within_ns);
   void Run(uint64_t ns) {
     Until([] { return false; }, ns);
@@ -80,7 +82,8 @@ class Segment {
   void Remove(Peer& peer);
   uint32_t NewLinkName() { return 0x7a000000u + ++links_made_; }
 
-  // --- What happened ----------------------------------------------------------
+  // --- What happened
+  // ----------------------------------------------------------
   void Complain(std::string statement, std::string text);
   std::vector<Complaint>& complaints() { return complaints_; }
   const std::vector<LoggedFrame>& log() const { return log_; }

@@ -20,9 +20,12 @@ constexpr Undecidable kUndecidable[] = {
 
 const char* ToString(Level level) {
   switch (level) {
-    case Level::kMust: return "MUST";
-    case Level::kShould: return "SHOULD";
-    default: return "MAY";
+    case Level::kMust:
+      return "MUST";
+    case Level::kShould:
+      return "SHOULD";
+    default:
+      return "MAY";
   }
 }
 

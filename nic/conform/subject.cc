@@ -10,8 +10,11 @@ namespace tripwire::conform {
 namespace {
 
 Out& Put(Out& out, const Name& name) {
-  return out.U32(name.handle).U32(name.generation).U64(name.length)
-      .U8(name.rights).Add(Bytes(7));
+  return out.U32(name.handle)
+      .U32(name.generation)
+      .U64(name.length)
+      .U8(name.rights)
+      .Add(Bytes(7));
 }
 
 Out& PutText(Out& out, std::string_view text) {
@@ -19,8 +22,12 @@ Out& PutText(Out& out, std::string_view text) {
 }
 
 Out& Put(Out& out, const WatchOptions& options) {
-  return out.U8(options.access).U8(options.mode).U8(options.events ? 1 : 0)
-      .U8(options.predicate).U64(options.operand).U64(options.mask)
+  return out.U8(options.access)
+      .U8(options.mode)
+      .U8(options.events ? 1 : 0)
+      .U8(options.predicate)
+      .U64(options.operand)
+      .U64(options.mask)
       .U64(options.every);
 }
 
@@ -39,13 +46,13 @@ absl::Status Subject::Find(const std::string& node) {
   };
   uint64_t wait_ns = 20 * kMillisecond;
   for (int attempt = 0; attempt < 10; ++attempt) {
-    segment_.SendControl(type::kDiscover,
-                         BodyWriter()
-                             .String(field::kDiscoverNode, node)
-                             .String(field::kDiscoverService,
-                                     std::string_view(kControlService))
-                             .Fixed32(field::kDiscoverToken, kToken),
-                         0, 0, /*broadcast=*/true);
+    segment_.SendControl(
+        type::kDiscover,
+        BodyWriter()
+            .String(field::kDiscoverNode, node)
+            .String(field::kDiscoverService, std::string_view(kControlService))
+            .Fixed32(field::kDiscoverToken, kToken),
+        0, 0, /*broadcast=*/true);
     if (const auto answer = segment_.TakeControl(ours, wait_ns)) {
       Body body;
       ParseBody(answer->payload, &body);
@@ -73,8 +80,8 @@ absl::Status Subject::Connect(const std::string& node) {
     wait_ns *= 2;
   }
   if (!answer || !control_->TakeAccept(*answer)) {
-    return absl::UnavailableError(
-        absl::StrCat("node \"", node_, "\" did not accept a link to \"conform\""));
+    return absl::UnavailableError(absl::StrCat(
+        "node \"", node_, "\" did not accept a link to \"conform\""));
   }
   try {
     const Bytes reply = Ask(Command::kHello, {});
@@ -109,8 +116,11 @@ bool Subject::Alive() {
 Bytes Subject::Ask(Command command, const Bytes& arguments) {
   const uint32_t token = ++tokens_;
   control_->messages().clear();
-  control_->SayMessage(
-      Out().U32(token).U8(static_cast<uint8_t>(command)).Add(arguments).bytes());
+  control_->SayMessage(Out()
+                           .U32(token)
+                           .U8(static_cast<uint8_t>(command))
+                           .Add(arguments)
+                           .bytes());
   Bytes reply;
   const bool answered = control_->Until(
       [&] {
@@ -123,9 +133,10 @@ Bytes Subject::Ask(Command command, const Bytes& arguments) {
       },
       kAnswerNs);
   if (!answered) {
-    throw TestFailure{"", absl::StrFormat("the responder did not answer command "
-                                          "%u",
-                                          static_cast<int>(command))};
+    throw TestFailure{"",
+                      absl::StrFormat("the responder did not answer command "
+                                      "%u",
+                                      static_cast<int>(command))};
   }
   In in(reply);
   in.U32();
@@ -162,9 +173,9 @@ void Subject::EndContext(uint32_t context) {
 
 Exported Subject::Export(uint32_t context, uint64_t length, uint8_t rights,
                          uint32_t only_link, uint8_t misalign) {
-  const Bytes reply = Ask(Command::kExport, Out().U32(context).U64(length)
-                                                .U8(rights).U8(misalign)
-                                                .U32(only_link));
+  const Bytes reply = Ask(
+      Command::kExport,
+      Out().U32(context).U64(length).U8(rights).U8(misalign).U32(only_link));
   In in(reply);
   Exported exported;
   exported.id = in.U32();
@@ -201,9 +212,9 @@ uint32_t Subject::Watch(uint32_t context, const Exported& aperture,
   return In(Ask(Command::kWatch, Put(out, options))).U32();
 }
 
-uint32_t Subject::WatchRemote(uint32_t context, uint32_t link,
-                              const Name& name, uint64_t offset,
-                              uint64_t length, const WatchOptions& options) {
+uint32_t Subject::WatchRemote(uint32_t context, uint32_t link, const Name& name,
+                              uint64_t offset, uint64_t length,
+                              const WatchOptions& options) {
   Out out;
   out.U32(context).U32(link);
   Put(out, name).U64(offset).U64(length);
@@ -291,11 +302,18 @@ uint32_t Subject::Chain(uint32_t context, const Exported& aperture,
                         uint64_t offset, uint64_t length, uint8_t access,
                         uint64_t counter_at, const ChainTo* chain) {
   Out out;
-  out.U32(context).U32(aperture.id).U64(offset).U64(length).U8(access)
-      .U64(counter_at).U8(chain != nullptr ? 1 : 0);
+  out.U32(context)
+      .U32(aperture.id)
+      .U64(offset)
+      .U64(length)
+      .U8(access)
+      .U64(counter_at)
+      .U8(chain != nullptr ? 1 : 0);
   if (chain != nullptr) {
     out.U32(chain->link);
-    Put(out, chain->name).U64(chain->offset).U8(chain->sends_word ? 1 : 0)
+    Put(out, chain->name)
+        .U64(chain->offset)
+        .U8(chain->sends_word ? 1 : 0)
         .Add(chain->data);
   }
   return In(Ask(Command::kChain, out)).U32();
@@ -330,8 +348,7 @@ void Subject::Message(uint32_t context, uint32_t link, const Bytes& message) {
 }
 
 std::optional<Bytes> Subject::TakeMessage(uint32_t context, uint32_t link) {
-  const Bytes reply =
-      Ask(Command::kTakeMessage, Out().U32(context).U32(link));
+  const Bytes reply = Ask(Command::kTakeMessage, Out().U32(context).U32(link));
   In in(reply);
   if (in.U8() == 0) return std::nullopt;
   const uint32_t length = in.U32();
@@ -370,8 +387,9 @@ uint32_t Subject::Observe(const Exported& aperture, uint8_t kind,
       .U32();
 }
 
-Observed Subject::EndObserve(uint32_t observer) {
-  const Bytes reply = Ask(Command::kObserveEnd, Out().U32(observer));
+Observed Subject::EndObserve(uint32_t observer, bool go_on) {
+  const Bytes reply =
+      Ask(Command::kObserveEnd, Out().U32(observer).U8(go_on ? 1 : 0));
   In in(reply);
   Observed observed;
   observed.looks = in.U64();

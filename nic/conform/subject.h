@@ -42,7 +42,7 @@ struct WatchOptions {
   bool events = true;
   uint8_t predicate = 0;  // see docs/conformance.md; 0: none
   uint64_t operand = 0, mask = ~uint64_t{0};
-  uint64_t every = 1;     // the threshold
+  uint64_t every = 1;  // the threshold
 };
 
 // A tripwire's action: a write to one of our apertures.
@@ -64,8 +64,9 @@ struct Observed {
   uint64_t looks = 0, changes = 0, violations = 0;
 };
 
-// The NIC under test, asked through its responder. Every call throws TestFailure
-// when no answer comes, and TestSkipped when the responder has no such thing.
+// The NIC under test, asked through its responder. Every call throws
+// TestFailure when no answer comes, and TestSkipped when the responder has no
+// such thing.
 class Subject {
  public:
   explicit Subject(Segment& segment) : segment_(segment) {}
@@ -134,7 +135,7 @@ class Subject {
   OperationState Await(uint32_t operation, uint64_t within_ns = kAnswerNs);
   uint32_t Observe(const Exported& aperture, uint8_t kind, uint64_t first,
                    uint64_t second);
-  Observed EndObserve(uint32_t observer);
+  Observed EndObserve(uint32_t observer, bool go_on = false);
   uint64_t CounterValue(uint8_t counter);
 
  private:

@@ -10,9 +10,12 @@ namespace tripwire::conform {
 
 const char* ToString(Tier tier) {
   switch (tier) {
-    case Tier::kCore: return "core";
-    case Tier::kFunctional: return "functional";
-    default: return "full";
+    case Tier::kCore:
+      return "core";
+    case Tier::kFunctional:
+      return "functional";
+    default:
+      return "full";
   }
 }
 
@@ -27,11 +30,9 @@ std::vector<TestCase> AllTests() {
   return all;
 }
 
-Test::Test(Segment& segment, Subject& subject, const TestCase& test_case,
-           int number)
+Test::Test(Segment& segment, Subject& subject, int number)
     : wire(segment),
       nic(subject),
-      case_(test_case),
       service_(absl::StrCat("conform-", number)) {}
 
 Test::~Test() {
@@ -136,10 +137,10 @@ void Test::Need(bool holds, const char* statement, std::string text) {
 
 void Test::CheckStatus(uint8_t got, uint8_t wanted, const char* statement,
                        std::string what) {
-  Check(got == wanted, statement,
-        absl::StrCat(what, ": ",
-                     got == kNoAnswer ? "no answer" : StatusName(got),
-                     ", should be ", StatusName(wanted)));
+  Check(
+      got == wanted, statement,
+      absl::StrCat(what, ": ", got == kNoAnswer ? "no answer" : StatusName(got),
+                   ", should be ", StatusName(wanted)));
   if (got == kNoAnswer) throw TestFailure{statement, what + ": no answer"};
 }
 

@@ -44,7 +44,7 @@ struct Finding {
 // memory there; all of it goes when the test ends.
 class Test {
  public:
-  Test(Segment& wire, Subject& nic, const TestCase& test_case, int number);
+  Test(Segment& wire, Subject& nic, int number);
   ~Test();
 
   Segment& wire;
@@ -68,8 +68,10 @@ class Test {
   }
   // An aperture of ours for the NIC to write to: only a name, frames tell.
   static Name OurName(uint64_t length = 1 << 20) { return {7, 9, length, 7}; }
-  // Events of the context, until one of this kind comes; what else comes is lost.
-  std::optional<ToldOf> AwaitEvent(uint8_t kind, uint64_t within_ns = kAnswerNs);
+  // Events of the context, until one of this kind comes; what else comes is
+  // lost.
+  std::optional<ToldOf> AwaitEvent(uint8_t kind,
+                                   uint64_t within_ns = kAnswerNs);
 
   // Check notes what did not hold; Need ends the test besides.
   void Check(bool holds, const char* statement, std::string text);
@@ -85,7 +87,6 @@ class Test {
   std::vector<Finding>& findings() { return findings_; }
 
  private:
-  const TestCase& case_;
   std::string service_;
   uint32_t context_ = 0;
   std::vector<std::unique_ptr<Peer>> peers_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Tripwires with conditions, thresholds and actions; operations in pieces, fences
-// and unordered writes of the NIC.
+// Tripwires with conditions, thresholds and actions; operations in pieces,
+// fences and unordered writes of the NIC.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -19,11 +19,16 @@ uint8_t WriteWord(Peer& peer, const Exported& aperture, uint64_t offset,
 
 bool Holds(uint8_t predicate, uint64_t word, uint64_t operand, uint64_t mask) {
   switch (predicate) {
-    case kEqualTo: return word == operand;
-    case kNotEqualTo: return word != operand;
-    case kAtLeast: return word >= operand;
-    case kMaskedEqual: return (word & mask) == operand;
-    default: return true;
+    case kEqualTo:
+      return word == operand;
+    case kNotEqualTo:
+      return word != operand;
+    case kAtLeast:
+      return word >= operand;
+    case kMaskedEqual:
+      return (word & mask) == operand;
+    default:
+      return true;
   }
 }
 
@@ -54,10 +59,11 @@ void Predicates(Test& t) {
                     "a write");
       wanted += Holds(c.predicate, value, c.operand, c.mask);
       const uint64_t count = t.nic.Count(watch);
-      t.Need(count == wanted, "M40",
-             absl::StrFormat("condition %u of %x: %u firings after %x; it should "
-                             "be %u",
-                             c.predicate, c.operand, count, value, wanted));
+      t.Need(
+          count == wanted, "M40",
+          absl::StrFormat("condition %u of %x: %u firings after %x; it should "
+                          "be %u",
+                          c.predicate, c.operand, count, value, wanted));
     }
     t.nic.Unwatch(watch);
   }
@@ -98,9 +104,15 @@ void Thresholds(Test& t) {
     t.nic.Disarm(watch);
     t.nic.Arm(watch);
     const uint64_t before = t.nic.Count(watch);
-    for (uint64_t i = 1; i <= every; ++i) WriteWord(peer, aperture, 0, i);
-    t.Equal(t.nic.Count(watch), before + 1, "M41",
-            absl::StrFormat("firings, armed again, of every %uth access", every));
+    for (uint64_t i = 1; i < every; ++i) WriteWord(peer, aperture, 0, i);
+    t.Equal(t.nic.Count(watch), before, "M41",
+            absl::StrFormat("firings, armed again, of every %uth access, one "
+                            "access before its turn",
+                            every));
+    WriteWord(peer, aperture, 0, 1);
+    t.Equal(
+        t.nic.Count(watch), before + 1, "M41",
+        absl::StrFormat("firings, armed again, of every %uth access", every));
     t.nic.Unwatch(watch);
   }
 }
@@ -142,7 +154,8 @@ void Overlapping(Test& t) {
   std::vector<std::pair<Range, uint32_t>> watches;
   for (const Range& range :
        {Range{0, 4096}, Range{0, 8}, Range{0, 8}, Range{4, 8}, Range{8, 8},
-        Range{0, 64}, Range{60, 8}, Range{63, 1}, Range{64, 64}, Range{1, 4000}}) {
+        Range{0, 64}, Range{60, 8}, Range{63, 1}, Range{64, 64},
+        Range{1, 4000}}) {
     const uint32_t id =
         t.nic.Watch(t.context(), aperture, range.offset, range.length);
     t.nic.Arm(id);
@@ -168,8 +181,8 @@ void Counters(Test& t) {
   t.nic.Require(kActions, "actions of tripwires");
   Peer& peer = t.Open();
   const Exported aperture = t.Export();
-  const uint32_t watch = t.nic.Chain(t.context(), aperture, 0, 8, kWriteRight,
-                                     1024, nullptr);
+  const uint32_t watch =
+      t.nic.Chain(t.context(), aperture, 0, 8, kWriteRight, 1024, nullptr);
   t.nic.Arm(watch);
   for (uint64_t i = 1; i <= 20; ++i) {
     peer.Say(type::kWrite, WriteBody(aperture.name, 0, Word(i)));
@@ -199,8 +212,8 @@ void Chained(Test& t) {
   chain.name = Test::OurName();
   chain.offset = 4096;
   chain.sends_word = true;
-  const uint32_t watch = t.nic.Chain(t.context(), aperture, 0, 8, kWriteRight,
-                                     kNoCounter, &chain);
+  const uint32_t watch =
+      t.nic.Chain(t.context(), aperture, 0, 8, kWriteRight, kNoCounter, &chain);
   t.nic.Arm(watch);
   const size_t mark = peer.mark();
   for (uint64_t i = 1; i <= 10; ++i) {
@@ -215,7 +228,8 @@ void Chained(Test& t) {
     t.Equal(p.U48(8), 4096, "M45", "where a chained write goes");
     t.Equal(p.U64(14), 101 + i, "M45",
             "the word of a chained write, as it was at its firing");
-    t.Equal(p.flags >> flag::kHopsShift, 1, "W63", "the hops of a chained write");
+    t.Equal(p.flags >> flag::kHopsShift, 1, "W63",
+            "the hops of a chained write");
   }
 }
 
@@ -227,8 +241,8 @@ void Hops(Test& t) {
   chain.link = t.LinkOf(peer);
   chain.name = Test::OurName();
   chain.data = Pattern(24, 3);
-  const uint32_t watch = t.nic.Chain(t.context(), aperture, 0, 8, kWriteRight,
-                                     kNoCounter, &chain);
+  const uint32_t watch =
+      t.nic.Chain(t.context(), aperture, 0, 8, kWriteRight, kNoCounter, &chain);
   t.nic.Arm(watch);
   for (const int hops : {0, 1, 5, 13, 14}) {
     const size_t mark = peer.mark();
@@ -238,8 +252,8 @@ void Hops(Test& t) {
     t.Need(write != nullptr, "M45", "a firing led to no write");
     t.Equal(write->packet.flags >> flag::kHopsShift, hops + 1, "W63",
             absl::StrFormat("the hops of a write after an access of %d", hops));
-    t.Check(write->packet.payload == WriteBody(chain.name, 0, chain.data), "M45",
-            "a chained write carries other bytes than were given");
+    t.Check(write->packet.payload == WriteBody(chain.name, 0, chain.data),
+            "M45", "a chained write carries other bytes than were given");
   }
   const size_t mark = peer.mark();
   const uint64_t count = t.nic.Count(watch);
@@ -272,8 +286,8 @@ void NoHopsKnown(Test& t) {
   chain.link = t.LinkOf(peer);
   chain.name = Test::OurName();
   chain.sends_word = true;
-  const uint32_t watch = t.nic.Chain(t.context(), aperture, 0, 8, kWriteRight,
-                                     kNoCounter, &chain);
+  const uint32_t watch =
+      t.nic.Chain(t.context(), aperture, 0, 8, kWriteRight, kNoCounter, &chain);
   t.nic.Arm(watch);
   const size_t mark = peer.mark();
   peer.Say(type::kWrite, WriteBody(aperture.name, 0, Word(1)));
@@ -283,8 +297,9 @@ void NoHopsKnown(Test& t) {
           "a chained write went to a peer that counts no hops");
   // And unordered writes are ordered for it.
   if (!t.nic.Has(kUnordered)) return;
-  const uint32_t write = t.nic.Write(t.context(), t.LinkOf(peer), Test::OurName(),
-                                     0, Word(1), kTracked | kUnorderedWrite);
+  const uint32_t write =
+      t.nic.Write(t.context(), t.LinkOf(peer), Test::OurName(), 0, Word(1),
+                  kTracked | kUnorderedWrite);
   t.CheckStatus(t.nic.Await(write).status, status::kOk, "W62",
                 "an unordered write to a peer that knows only ordered ones");
 }
@@ -310,8 +325,9 @@ void Fences(Test& t) {
       },
       kAnswerNs / 4);
   if (second != nullptr) {  // it may also wait
-    t.Check(!second->packet.has(flag::kUnordered), "W62",
-            "an unordered write passes a fence: what is before is not complete");
+    t.Check(
+        !second->packet.has(flag::kUnordered), "W62",
+        "an unordered write passes a fence: what is before is not complete");
   }
   peer.auto_acknowledge = true;
   peer.SayAck();
@@ -319,7 +335,8 @@ void Fences(Test& t) {
   t.CheckStatus(t.nic.Await(after).status, status::kOk, "M39", "a write");
   const auto writes = Writes(peer, mark);
   t.Equal(writes.size(), 2, "M39", "writes");
-  t.Check(writes[0]->packet.U48(8) == 8, "M39", "writes about a fence changed places");
+  t.Check(writes[0]->packet.U48(8) == 8, "M39",
+          "writes about a fence changed places");
 }
 
 void Pieces(Test& t) {
@@ -345,15 +362,19 @@ void Pieces(Test& t) {
     t.Check(got == data, "M36", "a gathered write carries other bytes");
     t.Equal(marked, 1, "M36", "operations of one gathered write");
     const size_t read_mark = peer.mark();
-    const uint32_t read = t.nic.Read(t.context(), link, Test::OurName(), 0,
-                                     static_cast<uint32_t>(n), kTracked | kInPieces);
+    const uint32_t read =
+        t.nic.Read(t.context(), link, Test::OurName(), 0,
+                   static_cast<uint32_t>(n), kTracked | kInPieces);
     const Heard* request = peer.Await(read_mark, type::kReadRequest);
     t.Need(request != nullptr, "W30", "no read request was sent");
-    t.Equal(request->packet.U48(14), n, "M36", "the length of a scattered read");
+    t.Equal(request->packet.U48(14), n, "M36",
+            "the length of a scattered read");
     for (size_t at = 0; at < n; at += 1000) {
       const size_t piece = std::min<size_t>(1000, n - at);
       peer.Say(type::kReadResponse,
-               Out().U32(static_cast<uint32_t>(request->sequence)).U48(at)
+               Out()
+                   .U32(static_cast<uint32_t>(request->sequence))
+                   .U48(at)
                    .Add(std::span(data).subspan(at, piece)),
                at + piece == n ? flag::kLast : 0);
     }
@@ -377,7 +398,8 @@ void OnNothing(Test& t) {
   t.Need(request != nullptr, "M37", "a read of nothing asks nobody");
   peer.Say(type::kReadResponse,
            Out().U32(static_cast<uint32_t>(request->sequence)).U48(0));
-  t.CheckStatus(t.nic.Await(read).status, status::kOk, "M37", "a read of nothing");
+  t.CheckStatus(t.nic.Await(read).status, status::kOk, "M37",
+                "a read of nothing");
   const Exported aperture = t.Export(64);
   const uint32_t watch = t.nic.Watch(t.context(), aperture, 0, 64);
   t.nic.Arm(watch);

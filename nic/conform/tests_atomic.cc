@@ -23,8 +23,9 @@ void Values(Test& t) {
     model += addend;
     t.Equal(t.nic.PeekWord(aperture, 8), model, "M31", "the word after it");
   }
-  t.CheckStatus(peer.Atomic(aperture.name, 8, kCompareSwap, 5, model + 1, &before),
-                status::kOk, "W48", "a compare-and-swap");
+  t.CheckStatus(
+      peer.Atomic(aperture.name, 8, kCompareSwap, 5, model + 1, &before),
+      status::kOk, "W48", "a compare-and-swap");
   t.Equal(before, model, "M31", "what a compare-and-swap that fails gives");
   t.Equal(t.nic.PeekWord(aperture, 8), model, "M31",
           "the word after a compare-and-swap that fails");
@@ -152,13 +153,13 @@ void OfTheNic(Test& t) {
   const Name ours = Test::OurName();
   WatchOptions options;
   options.access = kAtomicRight;
-  const uint32_t watch = t.nic.Has(kOutbound)
-                             ? t.nic.WatchRemote(t.context(), link, ours, 64, 8,
-                                                 options)
-                             : 0;
+  const uint32_t watch =
+      t.nic.Has(kOutbound)
+          ? t.nic.WatchRemote(t.context(), link, ours, 64, 8, options)
+          : 0;
   if (watch != 0) t.nic.Arm(watch);
-  const uint32_t add =
-      t.nic.Atomic(t.context(), link, ours, 64, kFetchAdd, 0x1122334455667788, 0);
+  const uint32_t add = t.nic.Atomic(t.context(), link, ours, 64, kFetchAdd,
+                                    0x1122334455667788, 0);
   const Heard* request = peer.Await(0, type::kAtomicRequest);
   t.Need(request != nullptr, "W30", "no atomic request was sent");
   t.Check(request->packet.payload ==
@@ -172,12 +173,14 @@ void OfTheNic(Test& t) {
   t.Need(peer.Flush(), "W50", "the link does not go on");
   t.Check(t.nic.Operation(add).status == status::kPending, "W50",
           "a fetch-add ended by an answer that is not its own");
-  if (watch != 0) t.Equal(t.nic.Count(watch), 0, "M34", "firings before the answer");
+  if (watch != 0)
+    t.Equal(t.nic.Count(watch), 0, "M34", "firings before the answer");
   peer.Say(type::kAtomicResponse, Out().U32(named).U64(0xfeedfacecafebeef));
   OperationState state = t.nic.Await(add);
   t.CheckStatus(state.status, status::kOk, "M15", "a fetch-add");
   t.Equal(state.result, 0xfeedfacecafebeef, "M31", "its result");
-  if (watch != 0) t.Equal(t.nic.Count(watch), 1, "M34", "firings after the answer");
+  if (watch != 0)
+    t.Equal(t.nic.Count(watch), 1, "M34", "firings after the answer");
   peer.Say(type::kAtomicResponse, Out().U32(named).U64(1));
   t.Need(peer.Flush(), "W50", "a second answer stops the link");
   t.Equal(t.nic.Operation(add).result, 0xfeedfacecafebeef, "W50",
@@ -189,8 +192,10 @@ void OfTheNic(Test& t) {
   t.Need(request != nullptr, "W30", "no atomic request was sent");
   t.Check(request->packet.payload == AtomicBody(ours, 8, kCompareSwap, 6, 5),
           "W47", "an atomic request that says something else");
-  peer.Say(type::kError, Out().U32(static_cast<uint32_t>(request->sequence))
-                             .U8(status::kMisaligned).Add(Bytes(3)));
+  peer.Say(type::kError, Out()
+                             .U32(static_cast<uint32_t>(request->sequence))
+                             .U8(status::kMisaligned)
+                             .Add(Bytes(3)));
   t.CheckStatus(t.nic.Await(swap).status, status::kMisaligned, "M15",
                 "a compare-and-swap that was refused");
 }
@@ -198,14 +203,15 @@ void OfTheNic(Test& t) {
 void ToAPeerWithout(Test& t) {
   t.nic.Require(kAtomics, "atomic operations");
   Peer& peer = t.Open([](Peer& p) { p.offer_features = 0; });
-  const uint32_t operation = t.nic.Atomic(
-      t.context(), t.LinkOf(peer), Test::OurName(), 0, kFetchAdd, 1, 0);
+  const uint32_t operation = t.nic.Atomic(t.context(), t.LinkOf(peer),
+                                          Test::OurName(), 0, kFetchAdd, 1, 0);
   t.CheckStatus(t.nic.Await(operation).status, status::kUnknown, "M35",
                 "an atomic operation towards a peer without them");
   t.Need(peer.Flush(), "M35", "the link does not go on");
-  t.Equal(peer.Count(0, [](const Heard& h) {
-            return h.packet.type == type::kAtomicRequest;
-          }),
+  t.Equal(peer.Count(0,
+                     [](const Heard& h) {
+                       return h.packet.type == type::kAtomicRequest;
+                     }),
           0, "M35", "atomic requests sent to a peer without them");
 }
 
@@ -218,7 +224,10 @@ std::vector<TestCase> AtomicTests() {
       {"atomic.once", Tier::kFull, {"W48", "M31", "M32"}, Once},
       {"atomic.ordered", Tier::kFull, {"M32"}, Ordered},
       {"atomic.trips", Tier::kFull, {"W49", "M34"}, Trips},
-      {"atomic.of-the-nic", Tier::kFull, {"W50", "W47", "M34", "M31"}, OfTheNic},
+      {"atomic.of-the-nic",
+       Tier::kFull,
+       {"W50", "W47", "M34", "M31"},
+       OfTheNic},
       {"atomic.to-a-peer-without", Tier::kFull, {"M35", "W80"}, ToAPeerWithout},
   };
 }

@@ -58,10 +58,12 @@ void OtherEtherTypes(Test& t) {
   for (const uint8_t low : {0xb6, 0x00}) {
     Packet packet = target.Good();
     packet.ether_type = {0x88, low};
-    target.MustBeDropped(packet, "W1", absl::StrFormat("EtherType 88%02x", low));
+    target.MustBeDropped(packet, "W1",
+                         absl::StrFormat("EtherType 88%02x", low));
   }
   // And the same frame with the right one is taken.
-  target.peer.Say(type::kWrite, WriteBody(target.aperture.name, 0, Pattern(16)));
+  target.peer.Say(type::kWrite,
+                  WriteBody(target.aperture.name, 0, Pattern(16)));
   t.Need(target.peer.Flush(), "W1", "a good frame is not taken");
   t.Check(t.nic.Peek(target.aperture, 0, 16) == Pattern(16), "W1",
           "a good frame is not taken");
@@ -93,8 +95,9 @@ void ShortFrames(Test& t) {
   Target target(t);
   const Bytes good = Encode(target.Good());
   for (size_t n = 14; n < kHeaderBytes + 30 + 4; n += 3) {
-    target.MustBeDropped(Bytes(good.begin(), good.begin() + static_cast<ptrdiff_t>(n)),
-                         "W3", absl::StrFormat("a frame cut to %u bytes", n));
+    target.MustBeDropped(
+        Bytes(good.begin(), good.begin() + static_cast<ptrdiff_t>(n)), "W3",
+        absl::StrFormat("a frame cut to %u bytes", n));
   }
   for (const int length : {1, 13, 14 + 17, 64, 1000, 65535}) {
     Packet packet = target.Good();
@@ -131,7 +134,8 @@ void WrongChecksums(Test& t) {
     bad[at] ^= static_cast<uint8_t>(1u << (at % 8));
     t.wire.Transmit(bad);
     if (at % 8 == 7 || at + 1 == end) {
-      target.After("W4", absl::StrFormat("a bit flipped at or before byte %u", at),
+      target.After("W4",
+                   absl::StrFormat("a bit flipped at or before byte %u", at),
                    false);
     }
   }
@@ -155,7 +159,8 @@ void ChecksumsWhereTheyMustBe(Test& t) {
   reset.payload = Out().U32(target.peer.link()).U32(target.peer.epoch());
   reset.checksum = false;
   t.wire.Send(reset);
-  t.Need(target.peer.Flush(), "W5", "a reset without a checksum ended the link");
+  t.Need(target.peer.Flush(), "W5",
+         "a reset without a checksum ended the link");
   Peer& other = t.NewPeer();
   Packet connect;
   connect.type = type::kConnect;
@@ -190,8 +195,7 @@ void BytesBeyond(Test& t) {
   target.peer.SayAt(second, type::kFlushRequest, Bytes{});  // registers it
   target.peer.Send(flush_packet);
   // Bytes of a payload that this version does not know.
-  const uint64_t third =
-      target.peer.Say(type::kFlushRequest, Pattern(7, 3));
+  const uint64_t third = target.peer.Say(type::kFlushRequest, Pattern(7, 3));
   t.Check(target.peer.Until([&] { return target.peer.FlushDone(third); }), "W7",
           "a flush with bytes behind its (empty) fixed part is not taken");
   const uint64_t read = target.peer.Say(
@@ -224,17 +228,19 @@ void Flags(Test& t) {
     const uint8_t got = target.peer.Try(
         type::kWrite, WriteBody(target.aperture.name, 8u * bit, Word(bit)),
         static_cast<uint16_t>(flag::kLast | 1u << bit));
-    t.CheckStatus(got, status::kOk, "W11",
-                  absl::StrFormat("a write with reserved flag %04x", 1u << bit));
+    t.CheckStatus(
+        got, status::kOk, "W11",
+        absl::StrFormat("a write with reserved flag %04x", 1u << bit));
     t.Equal(t.nic.PeekWord(target.aperture, 8u * bit), bit, "W11",
             "what it wrote");
   }
   for (const int hops : {1, 7, 15}) {
-    const auto flags = static_cast<uint16_t>(flag::kLast |
-                                             hops << flag::kHopsShift);
+    const auto flags =
+        static_cast<uint16_t>(flag::kLast | hops << flag::kHopsShift);
     const uint8_t got = target.peer.Try(
         type::kWrite, WriteBody(target.aperture.name, 256, Word(hops)), flags);
-    t.CheckStatus(got, status::kOk, "W61", absl::StrCat("a write of hops ", hops));
+    t.CheckStatus(got, status::kOk, "W61",
+                  absl::StrCat("a write of hops ", hops));
     t.Equal(t.nic.PeekWord(target.aperture, 256), hops, "W61", "what it wrote");
     const uint8_t refused = target.peer.Try(
         type::kWrite, WriteBody(target.aperture.name, 4096, Word(hops)), flags);
@@ -242,14 +248,14 @@ void Flags(Test& t) {
                   absl::StrCat("a write out of bounds of hops ", hops));
   }
   // Flag 0010 says something on writes alone.
-  const uint64_t read = target.peer.Say(type::kReadRequest,
-                                        ReadBody(target.aperture.name, 0, 8),
-                                        flag::kLast | flag::kUnordered);
+  const uint64_t read =
+      target.peer.Say(type::kReadRequest, ReadBody(target.aperture.name, 0, 8),
+                      flag::kLast | flag::kUnordered);
   t.Check(target.peer.Until([&] { return target.peer.ReadDone(read); }), "W60",
           "a read request with flag 0010 is not answered");
-  t.CheckStatus(target.peer.Try(type::kFlushRequest, {},
-                                flag::kLast | flag::kUnordered),
-                status::kOk, "W60", "a flush with flag 0010");
+  t.CheckStatus(
+      target.peer.Try(type::kFlushRequest, {}, flag::kLast | flag::kUnordered),
+      status::kOk, "W60", "a flush with flag 0010");
 }
 
 void Addresses(Test& t) {
@@ -289,8 +295,8 @@ void NameNoLink(Test& t) {
             absl::StrCat("a frame that names ", wrong.what,
                          " is not answered with a reset"));
     if (reset) {
-      t.Check(reset->U32(0) == wrong.link && reset->U32(4) == wrong.epoch, "W16",
-              "a reset does not repeat what the frame said");
+      t.Check(reset->U32(0) == wrong.link && reset->U32(4) == wrong.epoch,
+              "W16", "a reset does not repeat what the frame said");
     }
     target.After("W15", absl::StrCat("a frame that names ", wrong.what), true);
   }
@@ -331,13 +337,17 @@ std::vector<TestCase> FramingTests() {
       {"framing.unknown-types", Tier::kCore, {"W2"}, UnknownTypes},
       {"framing.short-frames", Tier::kCore, {"W3"}, ShortFrames},
       {"framing.wrong-checksums", Tier::kCore, {"W4"}, WrongChecksums},
-      {"framing.missing-checksums", Tier::kCore, {"W5", "W6"},
+      {"framing.missing-checksums",
+       Tier::kCore,
+       {"W5", "W6"},
        ChecksumsWhereTheyMustBe},
       {"framing.bytes-beyond", Tier::kCore, {"W7", "W8"}, BytesBeyond},
       {"framing.flags", Tier::kCore, {"W11", "W9", "W10", "W60", "W61"}, Flags},
       {"framing.addresses", Tier::kCore, {"W12", "W13"}, Addresses},
       {"framing.names-no-link", Tier::kCore, {"W16", "W15", "M29"}, NameNoLink},
-      {"framing.drops-are-counted", Tier::kFunctional, {"W2", "W4", "W15"},
+      {"framing.drops-are-counted",
+       Tier::kFunctional,
+       {"W2", "W4", "W15"},
        CountedByReason},
   };
 }

@@ -51,13 +51,15 @@ void Discovery(Test& t) {
           "the service that was asked for is not the first");
   t.Check(Discover(t, "", t.service()).has_value(), "W72",
           "no answer to a question for its service");
-  t.Check(Discover(t, "", "").has_value(), "W72", "no answer to a question for anybody");
+  t.Check(Discover(t, "", "").has_value(), "W72",
+          "no answer to a question for anybody");
   t.Check(Discover(t, t.nic.node(), "nobody-offers-this").has_value(), "W72",
           "no answer to its name because of the service");
   t.Check(!Discover(t, "", "nobody-offers-this", t.Within(5 * kMillisecond)),
           "W72", "an answer for a service that is not offered");
-  t.Check(!Discover(t, t.nic.node() + "x", t.service(), t.Within(5 * kMillisecond)),
-          "W72", "an answer to another's name");
+  t.Check(
+      !Discover(t, t.nic.node() + "x", t.service(), t.Within(5 * kMillisecond)),
+      "W72", "an answer to another's name");
 }
 
 void OneAttemptOneLink(Test& t) {
@@ -95,9 +97,10 @@ void OneAttemptOneLink(Test& t) {
 void SmallerFrameAndChecksum(Test& t) {
   for (const uint32_t bytes : {512u, 700u, 1514u, 60000u}) {
     Peer& peer = t.Open([&](Peer& p) { p.offer_frame_bytes = bytes; });
-    t.Check(peer.max_frame_bytes() <= bytes, "W76",
-            absl::StrFormat("frames of %u bytes were agreed, of at most %u offered",
-                            peer.max_frame_bytes(), bytes));
+    t.Check(
+        peer.max_frame_bytes() <= bytes, "W76",
+        absl::StrFormat("frames of %u bytes were agreed, of at most %u offered",
+                        peer.max_frame_bytes(), bytes));
     if (bytes == 512) {
       t.Equal(peer.max_frame_bytes(), 512, "W76", "the agreed frame size");
       // And it keeps to it (the peer checks each frame).
@@ -130,7 +133,8 @@ void BadConnects(Test& t) {
   };
   const Wrong wrongs[] = {
       {"no protobuf", Pattern(40, 3)},
-      {"a body cut short", [&] {
+      {"a body cut short",
+       [&] {
          Bytes b = body(5, "n", "d", 1514);
          b.resize(b.size() - 3);
          return b;
@@ -162,8 +166,8 @@ void BadConnects(Test& t) {
     t.Equal(request->data.size(), 1024, "W71", "bytes of connection data");
     t.nic.Reject(t.context(), request->link);
   }
-  for (const uint8_t type : {type::kDiscover, type::kAnnounce, type::kAccept,
-                             type::kReject}) {
+  for (const uint8_t type :
+       {type::kDiscover, type::kAnnounce, type::kAccept, type::kReject}) {
     t.wire.SendControl(type, Pattern(33, 5));
   }
   Settle(t);
@@ -202,8 +206,8 @@ void EpochsAndNames(Test& t) {
             "two links of one epoch");
     t.Check(names.insert(peer.nic_link()).second, "W18",
             "the name of an ended link came again");
-    const Packet old = peer.Make(type::kWrite,
-                                 WriteBody(aperture.name, 0, Pattern(8)));
+    const Packet old =
+        peer.Make(type::kWrite, WriteBody(aperture.name, 0, Pattern(8)));
     peer.Reset();
     Settle(t);
     // A frame of the link that was, now that its place may be another's.
@@ -226,8 +230,8 @@ void RestartedPeer(Test& t) {
   const Exported aperture = t.Export();
   before.Forget();
   Peer& after = t.Open();
-  Packet old = before.Make(type::kWrite,
-                           WriteBody(aperture.name, 0, Pattern(8, 3)));
+  Packet old =
+      before.Make(type::kWrite, WriteBody(aperture.name, 0, Pattern(8, 3)));
   old.link = after.nic_link();  // old life's epoch on the new link
   t.wire.control().clear();
   before.Send(old);
@@ -255,7 +259,8 @@ void Resets(Test& t) {
     t.wire.Send(packet);
     Settle(t);
     for (const Packet& p : t.wire.control()) {
-      t.Check(p.type != type::kReset, "W58", "a reset is answered with a reset");
+      t.Check(p.type != type::kReset, "W58",
+              "a reset is answered with a reset");
     }
   };
   const MacAddress stranger{{0x02, 0x66, 6, 6, 6, 6}};
@@ -265,7 +270,8 @@ void Resets(Test& t) {
   reset(peer.nic_link(), peer.nic_epoch(), std::nullopt);
   reset(0, 0, std::nullopt);
   t.Need(peer.Flush(), "W57",
-         "a link was ended by a reset that was not its peer's, or did not name it");
+         "a link was ended by a reset that was not its peer's, or did not name "
+         "it");
   t.Check(t.nic.IsUp(t.context(), t.LinkOf(peer)), "M29", "the link is down");
   reset(peer.link(), peer.epoch(), std::nullopt);
   const auto down = t.AwaitEvent(kToldDown);
@@ -288,9 +294,9 @@ void FromTheNic(Test& t) {
   // An accept for what was never asked.
   t.wire.control().clear();
   t.wire.SendControl(type::kAccept, peer.AcceptBody(), 0x0badcafe, 0x77);
-  const auto reset = t.wire.TakeControl(
-      [](const Packet& p) { return p.type == type::kReset; },
-      t.Within(20 * kMillisecond));
+  const auto reset =
+      t.wire.TakeControl([](const Packet& p) { return p.type == type::kReset; },
+                         t.Within(20 * kMillisecond));
   t.Need(reset.has_value(), "W78",
          "an accept for no attempt is not answered with a reset");
   t.Check(reset->U32(0) == 0x0badcafe && reset->U32(4) == 0x77, "W78",
@@ -306,13 +312,14 @@ void AcceptWithoutChecksum(Test& t) {
     Body question;
     if (p.type == type::kDiscover && ParseBody(p.payload, &question) &&
         question.String(field::kDiscoverService) == "w77") {
-      t.wire.SendControl(type::kAnnounce,
-                         BodyWriter()
-                             .String(field::kAnnounceNode, std::string_view("w77"))
-                             .String(field::kAnnounceServices, std::string_view("w77"))
-                             .Fixed32(field::kAnnounceToken,
-                                      static_cast<uint32_t>(question.Number(
-                                          field::kDiscoverToken))));
+      t.wire.SendControl(
+          type::kAnnounce,
+          BodyWriter()
+              .String(field::kAnnounceNode, std::string_view("w77"))
+              .String(field::kAnnounceServices, std::string_view("w77"))
+              .Fixed32(field::kAnnounceToken,
+                       static_cast<uint32_t>(
+                           question.Number(field::kDiscoverToken))));
     }
   };
   const uint32_t link = t.nic.StartConnect(t.context(), "w77", "w77");
@@ -349,8 +356,8 @@ void Features(Test& t) {
   }
   Peer& plain = t.Open([](Peer& p) { p.offer_features = 0; });
   if (!t.nic.Has(kAtomics)) return;
-  const uint32_t operation =
-      t.nic.Atomic(t.context(), t.LinkOf(plain), Test::OurName(), 0, kFetchAdd, 1, 0);
+  const uint32_t operation = t.nic.Atomic(t.context(), t.LinkOf(plain),
+                                          Test::OurName(), 0, kFetchAdd, 1, 0);
   const OperationState state = t.nic.Await(operation);
   t.CheckStatus(state.status, status::kUnknown, "W80",
                 "an atomic operation towards a peer without atomics");
@@ -385,19 +392,32 @@ void Flood(Test& t) {
 std::vector<TestCase> HandshakeTests() {
   return {
       {"handshake.discovery", Tier::kCore, {"W72", "W73"}, Discovery},
-      {"handshake.one-attempt-one-link", Tier::kCore, {"W74", "M28"},
+      {"handshake.one-attempt-one-link",
+       Tier::kCore,
+       {"W74", "M28"},
        OneAttemptOneLink},
-      {"handshake.frame-size-and-checksum", Tier::kCore, {"W76"},
+      {"handshake.frame-size-and-checksum",
+       Tier::kCore,
+       {"W76"},
        SmallerFrameAndChecksum},
       {"handshake.bodies", Tier::kCore, {"W70", "W71"}, BadConnects},
       {"handshake.rejects", Tier::kCore, {"W79"}, Rejects},
-      {"handshake.epochs-and-names", Tier::kFunctional, {"W17", "W18", "W16", "M27"},
+      {"handshake.epochs-and-names",
+       Tier::kFunctional,
+       {"W17", "W18", "W16", "M27"},
        EpochsAndNames},
-      {"handshake.restarted-peer", Tier::kFunctional, {"M27", "W57"},
+      {"handshake.restarted-peer",
+       Tier::kFunctional,
+       {"M27", "W57"},
        RestartedPeer},
       {"handshake.resets", Tier::kFunctional, {"W57", "W58", "M29"}, Resets},
-      {"handshake.from-the-nic", Tier::kCore, {"W78", "W74", "M28"}, FromTheNic},
-      {"handshake.accept-without-checksum", Tier::kFunctional, {"W77"},
+      {"handshake.from-the-nic",
+       Tier::kCore,
+       {"W78", "W74", "M28"},
+       FromTheNic},
+      {"handshake.accept-without-checksum",
+       Tier::kFunctional,
+       {"W77"},
        AcceptWithoutChecksum},
       {"handshake.features", Tier::kFull, {"W80"}, Features},
       {"handshake.flood", Tier::kFull, {"W75", "M30"}, Flood},

@@ -40,8 +40,8 @@ void Bounds(Test& t) {
         Place{4097, 1, false}, Place{5000, 8, false}, Place{kTop48, 8, false},
         Place{kTop48 - 7, 8, false}, Place{uint64_t{1} << 47, 8, false},
         Place{uint64_t{1} << 32, 8, false}}) {
-    const std::string what =
-        absl::StrFormat("of %u bytes at %u of 4096", place.length, place.offset);
+    const std::string what = absl::StrFormat("of %u bytes at %u of 4096",
+                                             place.length, place.offset);
     BothEnd(t, peer, aperture.name, place.offset, place.length,
             place.inside ? status::kOk : status::kOutOfBounds, "M1", what);
   }
@@ -55,17 +55,20 @@ void Bounds(Test& t) {
 void BoundsWrap(Test& t) {
   Peer& peer = t.Open();
   const Exported aperture = t.Export(4096);
-  for (const auto& [offset, length] :
-       {std::pair<uint64_t, uint64_t>{8, kTop48}, {8, kTop48 - 7},
-        {kTop48, kTop48}, {kTop48 - 8, 16}, {1, kTop48}, {0, 4097},
-        {4096, kTop48}}) {
+  for (const auto& [offset, length] : {std::pair<uint64_t, uint64_t>{8, kTop48},
+                                       {8, kTop48 - 7},
+                                       {kTop48, kTop48},
+                                       {kTop48 - 8, 16},
+                                       {1, kTop48},
+                                       {0, 4097},
+                                       {4096, kTop48}}) {
     t.CheckStatus(peer.Read(aperture.name, offset, length, nullptr),
                   status::kOutOfBounds, "M2",
                   absl::StrFormat("a read of %u bytes at %u", length, offset));
   }
-  t.CheckStatus(peer.Try(type::kWrite, WriteBody(aperture.name, kTop48 - 3,
-                                                 Pattern(8))),
-                status::kOutOfBounds, "M2", "a write whose end wraps");
+  t.CheckStatus(
+      peer.Try(type::kWrite, WriteBody(aperture.name, kTop48 - 3, Pattern(8))),
+      status::kOutOfBounds, "M2", "a write whose end wraps");
   t.Check(t.nic.Peek(aperture, 0, 4096) == Bytes(4096), "M2",
           "a write that wraps reached memory");
 }
@@ -75,9 +78,11 @@ void Names(Test& t) {
   const Exported aperture = t.Export();
   Name name = aperture.name;
   name.handle += 1000;
-  BothEnd(t, peer, name, 0, 8, status::kBadHandle, "W36", "with no such handle");
+  BothEnd(t, peer, name, 0, 8, status::kBadHandle, "W36",
+          "with no such handle");
   name.handle = 0xffffffff;
-  BothEnd(t, peer, name, 0, 8, status::kBadHandle, "W36", "with no such handle");
+  BothEnd(t, peer, name, 0, 8, status::kBadHandle, "W36",
+          "with no such handle");
   for (const uint32_t delta : {1u, 0xffffffffu, 0x10000u}) {
     name = aperture.name;
     name.generation += delta;
@@ -136,7 +141,8 @@ void Rights(Test& t) {
        "what is granted to another link");
 }
 
-// Handle, then generation, then rights, then bounds: the first that fails tells.
+// Handle, then generation, then rights, then bounds: the first that fails
+// tells.
 void OrderOfChecks(Test& t) {
   Peer& peer = t.Open();
   const Exported locked = t.Export(4096, 0);
@@ -164,10 +170,10 @@ void RefusalsAreCounted(Test& t) {
     Name name;
     uint64_t offset;
   };
-  for (const Case& c : {Case{kRefusedHandle, bad_handle, 0},
-                        Case{kRefusedGeneration, stale, 0},
-                        Case{kRefusedRights, aperture.name, 0},
-                        Case{kRefusedBounds, writable.name, 60}}) {
+  for (const Case& c :
+       {Case{kRefusedHandle, bad_handle, 0}, Case{kRefusedGeneration, stale, 0},
+        Case{kRefusedRights, aperture.name, 0},
+        Case{kRefusedBounds, writable.name, 60}}) {
     const uint64_t before = t.nic.CounterValue(c.counter);
     peer.Try(type::kWrite, WriteBody(c.name, c.offset, Pattern(8)));
     t.Equal(t.nic.CounterValue(c.counter), before + 1, "M3",
@@ -185,7 +191,8 @@ void NothingAtAll(Test& t) {
                   status::kOk, "W40",
                   absl::StrCat("a write of nothing at ", offset, " of 64"));
     Bytes data;
-    t.CheckStatus(peer.Read(aperture.name, offset, 0, &data), status::kOk, "W42",
+    t.CheckStatus(peer.Read(aperture.name, offset, 0, &data), status::kOk,
+                  "W42",
                   absl::StrCat("a read of nothing at ", offset, " of 64"));
   }
   t.CheckStatus(peer.Try(type::kWrite, WriteBody(aperture.name, 65, {})),
@@ -204,13 +211,14 @@ void Sizes(Test& t) {
   Bytes model(kSize);
   uint8_t seed = 1;
   for (const uint64_t length :
-       {1u, 2u, 3u, 7u, 8u, 9u, 63u, 64u, 65u, 511u, 512u, 513u, 1000u, 1436u,
-        1458u, 1459u, 1500u, 4096u, 9000u, 40000u}) {
+       {1u,   2u,   3u,    7u,    8u,    9u,    63u,   64u,   65u,   511u,
+        512u, 513u, 1000u, 1436u, 1458u, 1459u, 1500u, 4096u, 9000u, 40000u}) {
     for (const uint64_t place : {0u, 1u, 60u, 4090u}) {
       if (place + length > kSize) continue;
       const Bytes data = Pattern(length, ++seed);
-      t.CheckStatus(peer.Write(aperture.name, place, data), status::kOk, "M9",
-                    absl::StrFormat("a write of %u bytes at %u", length, place));
+      t.CheckStatus(
+          peer.Write(aperture.name, place, data), status::kOk, "M9",
+          absl::StrFormat("a write of %u bytes at %u", length, place));
       std::copy(data.begin(), data.end(),
                 model.begin() + static_cast<ptrdiff_t>(place));
       Bytes read;
@@ -237,7 +245,8 @@ void RefusedOnce(Test& t) {
   const uint64_t first = peer.next();
   peer.Say(type::kWrite, WriteBody(aperture.name, 4000, Pattern(64)), 0);
   for (int i = 1; i < 6; ++i) {
-    peer.Say(type::kWrite, WriteBody(aperture.name, 4064 + 64u * i, Pattern(64)),
+    peer.Say(type::kWrite,
+             WriteBody(aperture.name, 4064 + 64u * i, Pattern(64)),
              i == 5 ? flag::kLast : 0);
   }
   t.Need(peer.Flush(), "W51", "the link does not go on");
@@ -249,8 +258,9 @@ void RefusedOnce(Test& t) {
   t.Check(t.nic.Peek(aperture, 4000, 64) == Pattern(64), "W36",
           "the frame of the operation that is in bounds was not placed");
   // And the next operation is judged anew.
-  t.CheckStatus(peer.Try(type::kWrite, WriteBody(aperture.name, 4090, Pattern(8))),
-                status::kOutOfBounds, "W51", "the operation after a refused one");
+  t.CheckStatus(
+      peer.Try(type::kWrite, WriteBody(aperture.name, 4090, Pattern(8))),
+      status::kOutOfBounds, "W51", "the operation after a refused one");
   t.CheckStatus(peer.Try(type::kWrite, WriteBody(aperture.name, 0, Pattern(8))),
                 status::kOk, "W51", "a good operation after a refused one");
 }
@@ -311,7 +321,8 @@ void RevokedWhileRead(Test& t) {
   const auto ended = [&] {
     return peer.ReadDone(read) || peer.StatusOf(read) != status::kOk;
   };
-  t.Need(peer.Until(ended), "W43", "a read under way when it was revoked never ends");
+  t.Need(peer.Until(ended), "W43",
+         "a read under way when it was revoked never ends");
   t.CheckStatus(peer.StatusOf(read), status::kStale, "W43",
                 "a read under way when its aperture was revoked");
   const Bytes& data = peer.ReadData(read);
@@ -341,9 +352,9 @@ void EndOfContext(Test& t) {
   t.nic.EndContext(context);
   t.wire.control().clear();
   peer.Say(type::kWrite, WriteBody(aperture.name, 0, Pattern(8, 7)));
-  const auto reset = t.wire.TakeControl(
-      [](const Packet& p) { return p.type == type::kReset; },
-      t.Within(50 * kMillisecond));
+  const auto reset =
+      t.wire.TakeControl([](const Packet& p) { return p.type == type::kReset; },
+                         t.Within(50 * kMillisecond));
   t.Check(peer.closed_by_nic() || reset.has_value(), "M6",
           "the links of an ended context live on");
   peer.Forget();
@@ -359,8 +370,8 @@ void LongReads(Test& t) {
   for (const uint64_t length : {0u, 1u, 1400u, 1462u, 1463u, 5000u, 59990u}) {
     const size_t mark = peer.mark();
     Bytes data;
-    t.CheckStatus(peer.Read(aperture.name, 10, length, &data), status::kOk, "W42",
-                  absl::StrFormat("a read of %u bytes", length));
+    t.CheckStatus(peer.Read(aperture.name, 10, length, &data), status::kOk,
+                  "W42", absl::StrFormat("a read of %u bytes", length));
     t.Check(std::equal(data.begin(), data.end(), model.begin() + 10) &&
                 data.size() == length,
             "W42", absl::StrFormat("the bytes of a read of %u", length));
@@ -372,47 +383,58 @@ void LongReads(Test& t) {
   }
 }
 
+// What a look at memory may see of the i-th write.
+Bytes LookedAt(uint8_t kind, uint64_t i) {
+  if (kind == kWholeWords) return Word((i & 1) != 0 ? ~uint64_t{0} : 0);
+  Bytes data;  // its first word and its last say the same
+  for (int k = 0; k < 161; ++k) {
+    const Bytes word = Word(i);
+    data.insert(data.end(), word.begin(), word.end());
+  }
+  return data;
+}
+
 // A word is whole, and the last of a frame comes last, to whoever looks at
-// memory meanwhile.
-void Observed8(Test& t, uint8_t kind, const char* statement) {
+// memory meanwhile. Goes on until somebody has really looked.
+void WhileLookedAt(Test& t, uint8_t kind, const char* statement) {
   t.nic.Require(kObserver, "observer of memory");
+  constexpr uint64_t kEnoughChanges = 4'000, kFewChanges = 400;
   Peer& peer = t.Open();
   const Exported aperture = t.Export(4096);
   const uint32_t observer = kind == kWholeWords
                                 ? t.nic.Observe(aperture, kind, 8, 8)
                                 : t.nic.Observe(aperture, kind, 1280, 0);
+  Observed seen;
   uint64_t i = 0;
-  const int rounds = 12;
-  for (int round = 0; round < rounds; ++round) {
+  for (int round = 0;
+       round < 1000 && seen.changes < kEnoughChanges && seen.violations == 0;
+       ++round) {
     for (int n = 0; n < 200; ++n) {
       ++i;
-      if (kind == kWholeWords) {
-        const uint64_t value = (i & 1) != 0 ? ~uint64_t{0} : 0;
-        peer.Say(type::kWrite, WriteBody(aperture.name, 8, Word(value)));
-      } else {
-        Bytes data;  // its first word and its last say the same
-        for (int k = 0; k < 161; ++k) {
-          const Bytes word = Word(i);
-          data.insert(data.end(), word.begin(), word.end());
-        }
-        peer.Say(type::kWrite, WriteBody(aperture.name, 0, data));
-      }
+      peer.Say(type::kWrite,
+               WriteBody(aperture.name, kind == kWholeWords ? 8 : 0,
+                         LookedAt(kind, i)));
     }
     t.Need(peer.Flush(), statement, "writes are not taken");
+    seen = t.nic.EndObserve(observer, /*go_on=*/true);
   }
-  const Observed seen = t.nic.EndObserve(observer);
-  t.Check(seen.violations == 0, statement,
-          absl::StrFormat("%u of %u looks at words that a peer wrote saw them %s",
-                          seen.violations, seen.looks,
-                          kind == kWholeWords ? "half written"
-                                              : "before what they follow"));
-  if (seen.violations == 0 && seen.changes < 20) {
-    t.Skip("the observer hardly ran: it saw too few changes to judge");
+  seen = t.nic.EndObserve(observer);
+  t.Check(
+      seen.violations == 0, statement,
+      absl::StrFormat(
+          "%u of %u looks at words that a peer wrote saw them %s",
+          seen.violations, seen.looks,
+          kind == kWholeWords ? "half written" : "before what they follow"));
+  if (seen.violations == 0 && seen.changes < kFewChanges) {
+    t.Skip(
+        absl::StrFormat("the observer hardly ran: it saw %u changes in %u "
+                        "looks, too few to judge",
+                        seen.changes, seen.looks));
   }
 }
 
-void WholeWords(Test& t) { Observed8(t, kWholeWords, "M10"); }
-void LastWordLast(Test& t) { Observed8(t, kInOrder, "M11"); }
+void WholeWords(Test& t) { WhileLookedAt(t, kWholeWords, "M10"); }
+void LastWordLast(Test& t) { WhileLookedAt(t, kInOrder, "M11"); }
 
 void PointerAfterData(Test& t) {
   t.nic.Require(kObserver, "observer of memory");
@@ -443,19 +465,25 @@ std::vector<TestCase> MemoryTests() {
       {"memory.names", Tier::kCore, {"M1", "W36", "M3"}, Names},
       {"memory.rights", Tier::kCore, {"M1", "M7", "M3", "W41"}, Rights},
       {"memory.order-of-checks", Tier::kCore, {"W36", "M1"}, OrderOfChecks},
-      {"memory.refusals-are-counted", Tier::kFunctional, {"M3"},
+      {"memory.refusals-are-counted",
+       Tier::kFunctional,
+       {"M3"},
        RefusalsAreCounted},
       {"memory.nothing-at-all", Tier::kCore, {"W40", "W42"}, NothingAtAll},
       {"memory.sizes", Tier::kCore, {"M9", "M13", "W45"}, Sizes},
       {"memory.refused-once", Tier::kFunctional, {"W51", "W36"}, RefusedOnce},
       {"memory.revocation", Tier::kFunctional, {"M5", "M4"}, Revocation},
-      {"memory.revoked-while-read", Tier::kFunctional, {"W43", "M5"},
+      {"memory.revoked-while-read",
+       Tier::kFunctional,
+       {"W43", "M5"},
        RevokedWhileRead},
       {"memory.end-of-context", Tier::kFunctional, {"M6"}, EndOfContext},
       {"memory.long-reads", Tier::kCore, {"W42"}, LongReads},
       {"memory.whole-words", Tier::kFunctional, {"M10"}, WholeWords},
       {"memory.last-word-last", Tier::kFunctional, {"M11"}, LastWordLast},
-      {"memory.pointer-after-data", Tier::kFunctional, {"M12", "M9"},
+      {"memory.pointer-after-data",
+       Tier::kFunctional,
+       {"M12", "M9"},
        PointerAfterData},
   };
 }

@@ -20,9 +20,9 @@ void Whole(Test& t) {
     const Bytes message = Pattern(n, static_cast<uint8_t>(n));
     peer.SayMessage(message);
     t.Need(peer.Flush(), "M14", "a message stops the link");
-    t.Check(Take(t, peer) == message, "M14",
-            absl::StrFormat("a message of %u bytes does not arrive as it was",
-                            n));
+    t.Check(
+        Take(t, peer) == message, "M14",
+        absl::StrFormat("a message of %u bytes does not arrive as it was", n));
   }
   t.Check(!Take(t, peer).has_value(), "M14", "a message that nobody sent");
   for (uint8_t i = 1; i <= 50; ++i) peer.SayMessage(Pattern(i, i));
@@ -34,8 +34,8 @@ void Whole(Test& t) {
 
 void FromTheNic(Test& t) {
   Peer& peer = t.Open();
-  for (const size_t n : {size_t{0}, size_t{1}, size_t{1464}, size_t{1465},
-                         size_t{20000}}) {
+  for (const size_t n :
+       {size_t{0}, size_t{1}, size_t{1464}, size_t{1465}, size_t{20000}}) {
     const Bytes message = Pattern(n, static_cast<uint8_t>(n + 1));
     peer.messages().clear();
     t.nic.Message(t.context(), t.LinkOf(peer), message);
@@ -73,10 +73,12 @@ void Contradictions(Test& t) {
   const Wrong wrongs[] = {
       {"more than 1 MiB", MessageBody((1 << 20) + 1, 0, Pattern(10)), 0},
       {"the largest length", MessageBody(0xffffffff, 0, Pattern(10)), 0},
-      {"an offset without what is before it",
-       MessageBody(100, 50, Pattern(50)), flag::kLast},
-      {"more data than its length", MessageBody(5, 0, Pattern(10)), flag::kLast},
-      {"an end before its length", MessageBody(20, 0, Pattern(10)), flag::kLast},
+      {"an offset without what is before it", MessageBody(100, 50, Pattern(50)),
+       flag::kLast},
+      {"more data than its length", MessageBody(5, 0, Pattern(10)),
+       flag::kLast},
+      {"an end before its length", MessageBody(20, 0, Pattern(10)),
+       flag::kLast},
       {"all its length and no end", MessageBody(10, 0, Pattern(10)), 0},
   };
   for (const Wrong& wrong : wrongs) {
@@ -119,25 +121,29 @@ void Close(Test& t) {
          "a close does not end the link");
   t.Check(peer.nic_acknowledged() == first + 3, "W55",
           "a close is not acknowledged, or more than it is");
-  t.Equal(t.nic.PeekWord(aperture, 0), 1, "W55", "a word written before a close");
+  t.Equal(t.nic.PeekWord(aperture, 0), 1, "W55",
+          "a word written before a close");
   t.Equal(t.nic.PeekWord(aperture, 16), 3, "W55",
           "a word written before a close");
-  t.Equal(t.nic.PeekWord(aperture, 8), 0, "W55", "a word written after a close");
+  t.Equal(t.nic.PeekWord(aperture, 8), 0, "W55",
+          "a word written after a close");
   peer.Forget();
 }
 
 void CloseByTheNic(Test& t) {
   Peer& peer = t.Open();
   for (uint64_t i = 0; i < 20; ++i) {
-    t.nic.Write(t.context(), t.LinkOf(peer), Test::OurName(), 8 * i, Word(i), 0);
+    t.nic.Write(t.context(), t.LinkOf(peer), Test::OurName(), 8 * i, Word(i),
+                0);
   }
   t.nic.Message(t.context(), t.LinkOf(peer), Pattern(3000));
   t.nic.Close(t.context(), t.LinkOf(peer));
   t.Need(peer.Until([&] { return peer.closed_by_nic(); }), "W55",
          "the NIC's close does not come");
-  t.Equal(peer.Count(0, [](const Heard& h) {
-            return h.packet.type == type::kWrite && !h.repeat;
-          }),
+  t.Equal(peer.Count(0,
+                     [](const Heard& h) {
+                       return h.packet.type == type::kWrite && !h.repeat;
+                     }),
           20, "W55", "writes that came before the close");
   t.Check(peer.messages().size() == 1, "W55",
           "a message before a close was lost");
@@ -153,7 +159,8 @@ void Unread(Test& t) {
   t.Need(peer.Until([&] { return peer.nic_acknowledged() >= peer.next(); },
                     20 * kSecond),
          "W33", "16 MiB of messages are not taken");
-  const uint64_t extra = peer.Say(type::kMessage, MessageBody(4, 0, Pattern(4)));
+  const uint64_t extra =
+      peer.Say(type::kMessage, MessageBody(4, 0, Pattern(4)));
   const Exported aperture = t.Export();
   const uint64_t write =
       peer.Say(type::kWrite, WriteBody(aperture.name, 0, Word(5)),
@@ -186,7 +193,9 @@ std::vector<TestCase> MessageTests() {
       {"message.whole", Tier::kCore, {"M14"}, Whole},
       {"message.from-the-nic", Tier::kCore, {"M14", "W38"}, FromTheNic},
       {"message.in-order-with-writes", Tier::kCore, {"M14"}, InOrderWithWrites},
-      {"message.contradictions", Tier::kFunctional, {"W54", "M14"},
+      {"message.contradictions",
+       Tier::kFunctional,
+       {"W54", "M14"},
        Contradictions},
       {"message.close", Tier::kFunctional, {"W55"}, Close},
       {"message.close-by-the-nic", Tier::kFunctional, {"W55"}, CloseByTheNic},

@@ -26,9 +26,12 @@ Bytes ErrorBody(uint32_t operation, uint8_t why) {
 void LongWrites(Test& t) {
   Peer& peer = t.Open();
   const Name target = Test::OurName();
-  for (const auto& [offset, length] :
-       {std::pair<uint64_t, uint64_t>{0, 5000}, {8, 5000}, {61, 9000},
-        {1, 1}, {100, 0}, {64, 1436}}) {
+  for (const auto& [offset, length] : {std::pair<uint64_t, uint64_t>{0, 5000},
+                                       {8, 5000},
+                                       {61, 9000},
+                                       {1, 1},
+                                       {100, 0},
+                                       {64, 1436}}) {
     const size_t mark = peer.mark();
     const Bytes data = Pattern(length, static_cast<uint8_t>(offset + 1));
     const uint32_t operation =
@@ -63,21 +66,20 @@ void ReadsAndAnswers(Test& t) {
   const uint32_t link = t.LinkOf(peer);
   const auto issue = [&](uint32_t length, const Heard** request) {
     const size_t mark = peer.mark();
-    const uint32_t operation =
-        t.nic.Read(t.context(), link, from, 16, length);
+    const uint32_t operation = t.nic.Read(t.context(), link, from, 16, length);
     *request = peer.Await(mark, type::kReadRequest);
     t.Need(*request != nullptr, "W30", "no read request was sent");
-    t.Check((*request)->packet.U48(8) == 16 &&
-                (*request)->packet.U48(14) == length,
-            "W41", "a read request that names another place");
+    t.Check(
+        (*request)->packet.U48(8) == 16 && (*request)->packet.U48(14) == length,
+        "W41", "a read request that names another place");
     return operation;
   };
   const Heard* request = nullptr;
   uint32_t operation = issue(100, &request);
   uint32_t named = Named(*request);
   const Bytes data = Pattern(100, 3);
-  peer.Say(type::kReadResponse,
-           ReadAnswer(named, 0, std::span(data).first(60)), 0);
+  peer.Say(type::kReadResponse, ReadAnswer(named, 0, std::span(data).first(60)),
+           0);
   t.Need(t.nic.Alive(), "W44", "the NIC is not there");
   t.Check(t.nic.Operation(operation).status == status::kPending, "M15",
           "a read is done before all of its data is there");
@@ -85,7 +87,8 @@ void ReadsAndAnswers(Test& t) {
            ReadAnswer(named, 60, std::span(data).subspan(60)));
   OperationState state = t.nic.Await(operation);
   t.CheckStatus(state.status, status::kOk, "M15", "a read that was answered");
-  t.Check(state.data == data, "M13", "a read gives other bytes than its answer");
+  t.Check(state.data == data, "M13",
+          "a read gives other bytes than its answer");
   // Answered again, with other bytes: it is over.
   peer.Say(type::kReadResponse, ReadAnswer(named, 0, Pattern(100, 9)));
   t.Need(t.nic.Alive(), "W44", "the NIC is not there");
@@ -98,6 +101,10 @@ void ReadsAndAnswers(Test& t) {
   const Bytes evil = Pattern(64, 8);
   peer.Say(type::kReadResponse, ReadAnswer(named + 1000, 0, evil), 0);
   peer.Say(type::kReadResponse, ReadAnswer(named, 32, evil), 0);
+  peer.Say(type::kReadResponse,
+           ReadAnswer(named, 16, std::span(evil).first(16)), 0);
+  peer.Say(type::kReadResponse, ReadAnswer(named, 1, std::span(evil).first(63)),
+           0);
   peer.Say(type::kReadResponse, ReadAnswer(named, 64, evil), 0);
   peer.Say(type::kReadResponse, ReadAnswer(named, uint64_t{1} << 47, evil), 0);
   peer.Say(type::kReadResponse, ReadAnswer(named, 0, Pattern(65, 8)), 0);
@@ -142,7 +149,8 @@ void ReadRefusedOrLost(Test& t) {
   const uint32_t flush = t.nic.Flush(t.context(), link);
   const uint32_t write =
       t.nic.Write(t.context(), link, Test::OurName(), 0, Word(1));
-  t.Need(peer.Await(0, type::kFlushRequest) != nullptr, "W30", "no flush was sent");
+  t.Need(peer.Await(0, type::kFlushRequest) != nullptr, "W30",
+         "no flush was sent");
   peer.auto_acknowledge = false;
   peer.Reset();
   for (const uint32_t operation : {lost, flush}) {
@@ -153,7 +161,8 @@ void ReadRefusedOrLost(Test& t) {
   t.Check(end == status::kLinkLost || end == status::kOk, "M15",
           "a write when its link is lost does not end");
   const auto down = t.AwaitEvent(kToldDown);
-  t.Check(down && down->link == link, "M26", "nobody is told that a link is lost");
+  t.Check(down && down->link == link, "M26",
+          "nobody is told that a link is lost");
 }
 
 void FlushOfTheNic(Test& t) {
@@ -180,9 +189,11 @@ void WritesDone(Test& t) {
   peer.auto_acknowledge = false;
   const uint32_t write = t.nic.Write(t.context(), t.LinkOf(peer),
                                      Test::OurName(), 0, Pattern(4000));
-  t.Need(peer.Await(0, [](const Heard& h) {
-           return h.packet.type == type::kWrite && h.packet.has(flag::kLast);
-         }) != nullptr,
+  t.Need(peer.Await(0,
+                    [](const Heard& h) {
+                      return h.packet.type == type::kWrite &&
+                             h.packet.has(flag::kLast);
+                    }) != nullptr,
          "W30", "no write was sent");
   const uint64_t last = peer.highest() - 1;
   // All but the last of its frames.
@@ -210,9 +221,12 @@ void Refusals(Test& t) {
   const uint32_t link = t.LinkOf(peer);
   for (const auto& [said, counts_as] :
        {std::pair<uint8_t, uint8_t>{status::kBadHandle, status::kBadHandle},
-        {status::kStale, status::kStale}, {status::kNoRights, status::kNoRights},
-        {status::kOutOfBounds, status::kOutOfBounds}, {0, status::kBadHandle},
-        {1, status::kBadHandle}, {100, status::kBadHandle},
+        {status::kStale, status::kStale},
+        {status::kNoRights, status::kNoRights},
+        {status::kOutOfBounds, status::kOutOfBounds},
+        {0, status::kBadHandle},
+        {1, status::kBadHandle},
+        {100, status::kBadHandle},
         {255, status::kBadHandle}}) {
     const size_t mark = peer.mark();
     peer.auto_acknowledge = false;
@@ -241,7 +255,8 @@ void Refusals(Test& t) {
   peer.auto_acknowledge = true;
   peer.SayAck();
   const auto event = t.AwaitEvent(kToldFailed);
-  t.Need(event.has_value(), "M3", "the initiator of a refused write is not told");
+  t.Need(event.has_value(), "M3",
+         "the initiator of a refused write is not told");
   t.CheckStatus(event->status, status::kNoRights, "M3", "the event");
 }
 
@@ -249,12 +264,18 @@ void Refusals(Test& t) {
 
 std::vector<TestCase> OperationTests() {
   return {
-      {"operation.long-writes", Tier::kCore, {"W37", "W38", "M9", "M15"},
+      {"operation.long-writes",
+       Tier::kCore,
+       {"W37", "W38", "M9", "M15"},
        LongWrites},
-      {"operation.reads-and-answers", Tier::kFunctional,
-       {"W44", "M8", "M18", "M15"}, ReadsAndAnswers},
-      {"operation.refused-or-lost", Tier::kFunctional,
-       {"M15", "W53", "M18", "M26"}, ReadRefusedOrLost},
+      {"operation.reads-and-answers",
+       Tier::kFunctional,
+       {"W44", "M8", "M18", "M15"},
+       ReadsAndAnswers},
+      {"operation.refused-or-lost",
+       Tier::kFunctional,
+       {"M15", "W53", "M18", "M26"},
+       ReadRefusedOrLost},
       {"operation.flush", Tier::kCore, {"M17", "W44"}, FlushOfTheNic},
       {"operation.writes-done", Tier::kFunctional, {"M16", "M15"}, WritesDone},
       {"operation.refusals", Tier::kFunctional, {"W52", "M3"}, Refusals},

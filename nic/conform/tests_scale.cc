@@ -78,7 +78,10 @@ std::vector<TestCase> ScaleTests() {
   return {
       {"scale.many-tripwires", Tier::kFull, {"M20", "M22"}, ManyTripwires},
       {"scale.many-links", Tier::kFull, {"W15"}, ManyLinks},
-      {"scale.beyond-4-gib", Tier::kFull, {"M38", "M1", "M9", "M20"}, BeyondFourGib},
+      {"scale.beyond-4-gib",
+       Tier::kFull,
+       {"M38", "M1", "M9", "M20"},
+       BeyondFourGib},
   };
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The NIC's own frames: window, credit, loss, refusals in a full window, silence.
+// The NIC's own frames: window, credit, loss, refusals in a full window,
+// silence.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -101,26 +102,33 @@ void OnlyWhatIsMissing(Test& t) {
   t.Need(t.nic.Await(operations.back()).status == status::kOk, "W30",
          "a lost frame is not sent again");
   const size_t repeats = peer.Count(0, [](const Heard& h) { return h.repeat; });
-  const size_t needless = peer.Count(0, [&](const Heard& h) {
-    return h.repeat && h.sequence != lost;
-  });
+  const size_t needless = peer.Count(
+      0, [&](const Heard& h) { return h.repeat && h.sequence != lost; });
   t.Check(repeats > 0, "W30", "nothing was sent again");
-  t.Check(needless <= 2, "W29",
-          absl::StrFormat("%u frames that had been reported came again",
-                          needless));
+  t.Check(
+      needless <= 2, "W29",
+      absl::StrFormat("%u frames that had been reported came again", needless));
 }
 
 void LostAcknowledgements(Test& t) {
   Peer& peer = t.Open();
   t.Need(peer.Flush(), "W30", "the link carries no data");
   peer.auto_acknowledge = false;
+  peer.acknowledge = peer.expected();
   const std::vector<uint32_t> operations = IssueWrites(t, peer, 3);
+  t.Need(peer.Await(0, type::kWrite) != nullptr, "W30", "no write was sent");
+  // What it has of ours changes meanwhile; a frame sent again must not say so.
+  const Exported aperture = t.Export();
+  for (uint64_t i = 0; i < 5; ++i) {
+    peer.Say(type::kWrite, WriteBody(aperture.name, 0, Word(i)));
+  }
   const Heard* again = peer.Await(0, [](const Heard& h) { return h.repeat; });
   t.Check(again != nullptr, "W30",
           "a frame that is not acknowledged is not sent again");
   t.Check(t.nic.Operation(operations[0]).status == status::kPending, "M16",
           "a write is done that was never acknowledged");
   peer.auto_acknowledge = true;
+  peer.acknowledge.reset();
   peer.SayAck();
   t.Check(t.nic.Await(operations.back()).status == status::kOk, "M15",
           "an acknowledged write does not end");
@@ -132,8 +140,8 @@ void RefusalOnTheWay(Test& t) {
   Peer& peer = t.Open();
   t.Need(peer.Flush(), "W32", "the link carries no data");
   peer.auto_acknowledge = false;
-  const uint32_t operation = t.nic.Write(t.context(), t.LinkOf(peer),
-                                         Test::OurName(), 0, Word(1));
+  const uint32_t operation =
+      t.nic.Write(t.context(), t.LinkOf(peer), Test::OurName(), 0, Word(1));
   const Heard* write = peer.Await(0, type::kWrite);
   t.Need(write != nullptr, "W30", "no write was sent");
   const uint64_t named = write->sequence;
@@ -147,7 +155,9 @@ void RefusalOnTheWay(Test& t) {
   t.Check(t.nic.Operation(operation).status == status::kPending, "W32",
           "a write is done while its refusal may be on the way");
   peer.SayAt(error, type::kError,
-             Out().U32(static_cast<uint32_t>(named)).U8(status::kNoRights)
+             Out()
+                 .U32(static_cast<uint32_t>(named))
+                 .U8(status::kNoRights)
                  .Add(Bytes(3)));
   peer.set_next(error + 1);
   peer.auto_acknowledge = true;
@@ -226,7 +236,8 @@ void ShrinksWithLoss(Test& t) {
   peer.auto_acknowledge = false;
   t.Check(wide >= 32, "W35",
           absl::StrFormat("only %u frames on their way without loss", wide));
-  const size_t after_loss = peer.Count(0, [](const Heard& h) { return h.repeat; });
+  const size_t after_loss =
+      peer.Count(0, [](const Heard& h) { return h.repeat; });
   t.Check(after_loss > 0, "W30", "nothing was sent again");
 }
 
@@ -250,10 +261,11 @@ void NoRoomForAnswers(Test& t) {
     }
   }
   const uint64_t taken = peer.nic_acknowledged() - first;
-  t.Check(taken <= 4096, "W33",
-          absl::StrFormat("%u requests were taken whose answers cannot be sent; "
-                          "4096 may",
-                          taken));
+  t.Check(
+      taken <= 4096, "W33",
+      absl::StrFormat("%u requests were taken whose answers cannot be sent; "
+                      "4096 may",
+                      taken));
   const uint64_t last = peer.next() - 1;
   peer.credit = kWindow;
   peer.auto_acknowledge = true;
@@ -270,8 +282,9 @@ void NoRoomForAnswers(Test& t) {
       again.sequence = static_cast<uint32_t>(s);
       peer.Send(again);
     }
-    peer.Until([&] { return answered() || peer.nic_acknowledged() >= from + 64; },
-               5 * kMillisecond);
+    peer.Until(
+        [&] { return answered() || peer.nic_acknowledged() >= from + 64; },
+        5 * kMillisecond);
   }
   t.Check(answered(), "W33",
           "with room again, the requests that waited are not answered");
@@ -281,10 +294,10 @@ void Silence(Test& t) {
   Peer& deaf = t.Open();
   t.Need(deaf.Flush(), "W34", "the link carries no data");
   deaf.auto_acknowledge = false;
-  const uint32_t operation = t.nic.Write(t.context(), t.LinkOf(deaf),
-                                         Test::OurName(), 0, Word(1));
-  const uint32_t read = t.nic.Read(t.context(), t.LinkOf(deaf),
-                                   Test::OurName(), 0, 64);
+  const uint32_t operation =
+      t.nic.Write(t.context(), t.LinkOf(deaf), Test::OurName(), 0, Word(1));
+  const uint32_t read =
+      t.nic.Read(t.context(), t.LinkOf(deaf), Test::OurName(), 0, 64);
   const uint32_t watch = t.nic.Has(kOutbound)
                              ? t.nic.WatchRemote(t.context(), t.LinkOf(deaf),
                                                  Test::OurName(), 0, 8)
@@ -299,8 +312,9 @@ void Silence(Test& t) {
   }
   const uint64_t took_ns = t.wire.NowNs() - start_ns;
   t.Need(down.has_value(), "W34", "a peer that is silent is never given up");
-  t.Check(took_ns >= 5 * kSecond, "W34",
-          absl::StrFormat("given up after %u ms of silence", took_ns / 1000000));
+  t.Check(
+      took_ns >= 5 * kSecond, "W34",
+      absl::StrFormat("given up after %u ms of silence", took_ns / 1000000));
   const size_t asked = deaf.Count(mark, [](const Heard& h) {
     return h.packet.type == type::kAck && h.packet.has(flag::kAckRequested);
   });
@@ -322,8 +336,7 @@ void QuietButAlive(Test& t) {
   const Heard* question = peer.Await(
       mark,
       [](const Heard& h) {
-        return h.packet.type == type::kAck &&
-               h.packet.has(flag::kAckRequested);
+        return h.packet.type == type::kAck && h.packet.has(flag::kAckRequested);
       },
       t.Within(1500 * kMillisecond));
   t.Check(question != nullptr, "W34",
@@ -338,18 +351,30 @@ std::vector<TestCase> SendingTests() {
       {"sending.credit", Tier::kFunctional, {"W22"}, Credit},
       {"sending.window", Tier::kFunctional, {"W22", "W30"}, Window},
       {"sending.sent-again", Tier::kFunctional, {"W30", "W28"}, SentAgain},
-      {"sending.only-what-is-missing", Tier::kFunctional, {"W29", "W30"},
+      {"sending.only-what-is-missing",
+       Tier::kFunctional,
+       {"W29", "W30"},
        OnlyWhatIsMissing},
-      {"sending.lost-acknowledgements", Tier::kFunctional,
-       {"W30", "W28", "M16", "M15"}, LostAcknowledgements},
-      {"sending.refusal-on-the-way", Tier::kFunctional, {"W32", "M16"},
+      {"sending.lost-acknowledgements",
+       Tier::kFunctional,
+       {"W30", "W28", "M16", "M15"},
+       LostAcknowledgements},
+      {"sending.refusal-on-the-way",
+       Tier::kFunctional,
+       {"W32", "M16"},
        RefusalOnTheWay},
-      {"sending.many-refusals", Tier::kFunctional, {"W24", "W51", "M3"},
+      {"sending.many-refusals",
+       Tier::kFunctional,
+       {"W24", "W51", "M3"},
        ManyRefusals},
       {"sending.two-full-windows", Tier::kFunctional, {"W24"}, TwoFullWindows},
-      {"sending.shrinks-with-loss", Tier::kFull, {"W35", "W30"},
+      {"sending.shrinks-with-loss",
+       Tier::kFull,
+       {"W35", "W30"},
        ShrinksWithLoss},
-      {"sending.no-room-for-answers", Tier::kFull, {"W33", "M30"},
+      {"sending.no-room-for-answers",
+       Tier::kFull,
+       {"W33", "M30"},
        NoRoomForAnswers},
       {"sending.quiet-but-alive", Tier::kFunctional, {"W34"}, QuietButAlive},
       {"sending.silence", Tier::kFunctional, {"W34", "M15", "M26"}, Silence},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Our frames into their order at the NIC: duplicates, gaps, early frames, what it
-// acknowledges and when.
+// Our frames into their order at the NIC: duplicates, gaps, early frames, what
+// it acknowledges and when.
 #include <algorithm>
 #include <set>
 
@@ -10,6 +10,8 @@
 
 namespace tripwire::conform {
 namespace {
+
+constexpr uint64_t kAtOnceNs = 200 * kMicrosecond;
 
 bool AcknowledgedAll(Peer& peer) {
   return peer.Until([&] { return peer.nic_acknowledged() >= peer.next(); });
@@ -40,8 +42,9 @@ void Duplicates(Test& t) {
   peer.Send(write);
   const Heard* ack = peer.Await(
       mark, [&](const Heard& h) { return h.packet.type == type::kAck; },
-      t.Within(kMillisecond));
-  t.Check(ack != nullptr, "W26", "a repeated frame is not acknowledged at once");
+      t.Within(kAtOnceNs));
+  t.Check(ack != nullptr, "W26",
+          "a repeated frame is not acknowledged at once");
   for (int i = 0; i < 5; ++i) peer.Send(write);
   t.Need(peer.Flush(), "W20", "duplicates stop the link");
   t.Equal(t.nic.PeekWord(aperture, 0), 77, "W20",
@@ -75,15 +78,14 @@ void EarlyFrames(Test& t) {
   size_t mark = peer.mark();
   // 3rd, 2nd, then the 1st: all write the same word.
   peer.SayAt(first + 2, type::kWrite, WriteBody(aperture.name, 0, Word(3)));
-  const Heard* ack =
-      peer.Await(mark, type::kAck, t.Within(kMillisecond));
+  const Heard* ack = peer.Await(mark, type::kAck, t.Within(kAtOnceNs));
   t.Check(ack != nullptr, "W26", "an early frame is not answered at once");
   t.Need(t.nic.Alive(), "W20", "the NIC is not there");
   t.Check(t.nic.PeekWord(aperture, 0) == 0, "W20",
           "an early frame was placed before its turn");
   mark = peer.mark();
   peer.SayAt(first + 1, type::kWrite, WriteBody(aperture.name, 0, Word(2)));
-  ack = peer.Await(mark, type::kAck, t.Within(kMillisecond));
+  ack = peer.Await(mark, type::kAck, t.Within(kAtOnceNs));
   t.Check(ack != nullptr, "W26", "an early frame is not answered at once");
   if (ack != nullptr) {
     t.Equal(Expand(ack->packet.acknowledged, first), first, "W20",
@@ -181,17 +183,16 @@ void AcknowledgedAtOnce(Test& t) {
   const uint64_t write =
       peer.Say(type::kWrite, WriteBody(aperture.name, 0, Word(1)),
                flag::kLast | flag::kAckRequested);
-  const uint64_t at_once_ns = 200 * kMicrosecond;
   t.Check(peer.Await(
               mark,
               [&](const Heard& h) {
                 return Expand(h.packet.acknowledged, write) == write + 1;
               },
-              t.Within(at_once_ns)) != nullptr,
+              t.Within(kAtOnceNs)) != nullptr,
           "W26", "a frame that asks is not acknowledged at once");
   mark = peer.mark();
   peer.SayAck(flag::kAckRequested);
-  t.Check(peer.Await(mark, type::kAck, t.Within(at_once_ns)) != nullptr, "W26",
+  t.Check(peer.Await(mark, type::kAck, t.Within(kAtOnceNs)) != nullptr, "W26",
           "an acknowledgement that asks for one gets none at once");
 }
 
@@ -259,11 +260,13 @@ void FlushWaitsForWhatCameBefore(Test& t) {
           "a read is answered while a frame before it is missing");
   peer.SayAt(write, type::kWrite, WriteBody(aperture.name, 0, Word(42)));
   peer.set_next(read + 1);
-  t.Need(peer.Until([&] { return peer.FlushDone(flush) && peer.ReadDone(read); }),
-         "W46", "the gap is filled, and a flush or a read is not answered");
+  t.Need(
+      peer.Until([&] { return peer.FlushDone(flush) && peer.ReadDone(read); }),
+      "W46", "the gap is filled, and a flush or a read is not answered");
   t.Equal(In(peer.ReadData(read)).U64(), 42, "W45",
           "a word read after it was written");
-  t.Equal(t.nic.PeekWord(aperture, 0), 42, "M17", "a word when its flush ended");
+  t.Equal(t.nic.PeekWord(aperture, 0), 42, "M17",
+          "a word when its flush ended");
 }
 
 // 600 frames in a scrambled order with duplicates: as if in order.
@@ -314,8 +317,10 @@ void Wrap(Test& t) {
     peer.SayAt(i + 1, type::kWrite, odd);
     peer.set_next(i + 2);
     if (i % 64 < 2) {
-      t.Need(AcknowledgedAll(peer), "W19", "the link stops at the numbers' wrap");
-      t.Equal(t.nic.PeekWord(aperture, 0), i + 1, "W19", "the word written last");
+      t.Need(AcknowledgedAll(peer), "W19",
+             "the link stops at the numbers' wrap");
+      t.Equal(t.nic.PeekWord(aperture, 0), i + 1, "W19",
+              "the word written last");
     }
   }
   t.Need(peer.Flush(), "W19", "the link stops after the numbers' wrap");
@@ -336,18 +341,31 @@ std::vector<TestCase> SequenceTests() {
   return {
       {"sequence.in-order", Tier::kCore, {"W19", "W27", "M9"}, InOrder},
       {"sequence.duplicates", Tier::kCore, {"W20", "W26", "M14"}, Duplicates},
-      {"sequence.early-frames", Tier::kCore, {"W20", "W56", "W26"}, EarlyFrames},
+      {"sequence.early-frames",
+       Tier::kCore,
+       {"W20", "W56", "W26"},
+       EarlyFrames},
       {"sequence.reported-bits", Tier::kCore, {"W56", "W21"}, ReportedBits},
       {"sequence.too-far-ahead", Tier::kCore, {"W23"}, TooFarAhead},
-      {"sequence.acknowledges-the-unsent", Tier::kCore, {"W25"},
+      {"sequence.acknowledges-the-unsent",
+       Tier::kCore,
+       {"W25"},
        AcknowledgesWhatWasNeverSent},
-      {"sequence.acknowledged-at-once", Tier::kCore, {"W26"},
+      {"sequence.acknowledged-at-once",
+       Tier::kCore,
+       {"W26"},
        AcknowledgedAtOnce},
-      {"sequence.acknowledged-in-the-end", Tier::kCore, {"W27"},
+      {"sequence.acknowledged-in-the-end",
+       Tier::kCore,
+       {"W27"},
        AcknowledgedInTheEnd},
-      {"sequence.refused-before-acknowledged", Tier::kFunctional, {"W31", "W24"},
+      {"sequence.refused-before-acknowledged",
+       Tier::kFunctional,
+       {"W31", "W24"},
        RefusedBeforeAcknowledged},
-      {"sequence.flush-waits", Tier::kCore, {"W46", "W45", "M17", "M13"},
+      {"sequence.flush-waits",
+       Tier::kCore,
+       {"W46", "W45", "M17", "M13"},
        FlushWaitsForWhatCameBefore},
       {"sequence.scrambled", Tier::kFunctional, {"M9", "W20"}, Scrambled},
       {"sequence.wrap", Tier::kFunctional, {"W19"}, Wrap},

@@ -32,9 +32,9 @@ Told Tell(Test& t, uint32_t watch) {
 
 void Say(Test& t, Peer& peer, const Exported& aperture, uint64_t offset,
          uint64_t length) {
-  t.CheckStatus(peer.Try(type::kWrite, WriteBody(aperture.name, offset,
-                                                 Pattern(length))),
-                status::kOk, "M20", "a write");
+  t.CheckStatus(
+      peer.Try(type::kWrite, WriteBody(aperture.name, offset, Pattern(length))),
+      status::kOk, "M20", "a write");
 }
 
 // Watches of all kinds of ranges, and writes at and around both their ends.
@@ -65,10 +65,17 @@ void Ranges(Test& t) {
       };
       const auto first = static_cast<int64_t>(range.offset);
       const auto past = static_cast<int64_t>(end);
-      const Probe probes[] = {{first - 1, 1}, {first - 8, 8}, {first, 1},
-                              {first - 1, 2}, {past - 1, 1}, {past, 1},
-                              {past, 8},      {past - 1, 2}, {first - 64, 64},
-                              {past, 64},     {first - 3, range.length + 6}};
+      const Probe probes[] = {{first - 1, 1},
+                              {first - 8, 8},
+                              {first, 1},
+                              {first - 1, 2},
+                              {past - 1, 1},
+                              {past, 1},
+                              {past, 8},
+                              {past - 1, 2},
+                              {first - 64, 64},
+                              {past, 64},
+                              {first - 3, range.length + 6}};
       uint64_t wanted = 0;
       for (const Probe& probe : probes) {
         if (probe.offset < 0 || probe.length > 1400 ||
@@ -106,7 +113,8 @@ void Kinds(Test& t) {
   Say(t, peer, aperture, 8, 8);
   Say(t, peer, aperture, 100, 8);
   Bytes data;
-  t.CheckStatus(peer.Read(aperture.name, 0, 8, &data), status::kOk, "M20", "a read");
+  t.CheckStatus(peer.Read(aperture.name, 0, 8, &data), status::kOk, "M20",
+                "a read");
   t.CheckStatus(peer.Read(aperture.name, 56, 100, &data), status::kOk, "M20",
                 "a read");
   t.CheckStatus(peer.Read(aperture.name, 64, 100, &data), status::kOk, "M20",
@@ -147,7 +155,8 @@ void Coalesced(Test& t) {
       if (event.cookie == a) told_a += event.count;
     }
     t.Equal(events, 2, "M22", "events for two tripwires that fired");
-    t.Check(t.nic.Events(t.context(), 256).empty(), "M22", "an event told twice");
+    t.Check(t.nic.Events(t.context(), 256).empty(), "M22",
+            "an event told twice");
   }
   t.Equal(told_a, 240, "M22", "firings told in all");
   t.Equal(t.nic.Count(a), 240, "M22", "firings counted in all");
@@ -163,8 +172,7 @@ void OnceForEachAccess(Test& t) {
   for (const uint32_t watch : {start, all, end}) t.nic.Arm(watch);
   // One write in four frames: nothing fires before the last of them.
   for (int i = 0; i < 4; ++i) {
-    peer.Say(type::kWrite,
-             WriteBody(aperture.name, 1024u * i, Pattern(1024)),
+    peer.Say(type::kWrite, WriteBody(aperture.name, 1024u * i, Pattern(1024)),
              i == 3 ? flag::kLast : 0);
     if (i == 3) break;
     t.Need(t.nic.Alive(), "W39", "the NIC is not there");
@@ -183,7 +191,8 @@ void OnceForEachAccess(Test& t) {
   t.Need(peer.Flush(), "M21", "the link does not go on");
   peer.Send(again);
   t.Need(peer.Flush(), "M21", "the link does not go on");
-  t.Equal(t.nic.Count(start), 2, "M21", "firings after a write that came thrice");
+  t.Equal(t.nic.Count(start), 2, "M21",
+          "firings after a write that came thrice");
   // A long read counts once as well.
   const uint32_t read =
       t.nic.Watch(t.context(), aperture, 0, 8192, Watching(kReadRight));
@@ -210,7 +219,8 @@ void AfterTheData(Test& t) {
   const uint64_t end_ns = t.wire.NowNs() + kAnswerNs;
   while (count == 0 && t.wire.NowNs() < end_ns) count = t.nic.Count(watch);
   t.Equal(count, 1, "M19", "firings when the gap is filled");
-  t.Equal(t.nic.PeekWord(aperture, 8), 2, "M19", "the watched word when it fired");
+  t.Equal(t.nic.PeekWord(aperture, 8), 2, "M19",
+          "the watched word when it fired");
   t.Equal(t.nic.PeekWord(aperture, 0), 1, "M19",
           "the word written before it when it fired");
   t.Check(t.nic.Events(t.context(), 64).size() == 1, "M19", "its event");
@@ -225,7 +235,8 @@ void Unordered(Test& t) {
   t.nic.Arm(watch);
   const uint64_t first = peer.next();
   const uint16_t flags = flag::kLast | flag::kUnordered;
-  peer.SayAt(first + 1, type::kWrite, WriteBody(aperture.name, 8, Word(2)), flags);
+  peer.SayAt(first + 1, type::kWrite, WriteBody(aperture.name, 8, Word(2)),
+             flags);
   peer.SayAt(first + 2, type::kWrite, WriteBody(aperture.name, 5000, Word(2)),
              flags);
   t.Need(t.nic.Alive(), "W59", "the NIC is not there");
@@ -242,6 +253,37 @@ void Unordered(Test& t) {
   t.Equal(t.nic.PeekWord(aperture, 8), 2, "W59", "the word it wrote");
   t.CheckStatus(peer.StatusOf(first + 2), status::kOutOfBounds, "W59",
                 "an unordered write out of bounds");
+}
+
+// In many frames, the last of them first: told of once, and then whole.
+void UnorderedBulk(Test& t) {
+  t.nic.Require(kTripwires, "tripwires");
+  Peer& peer = t.Open();
+  const Exported aperture = t.Export(16384);
+  const uint32_t watch = t.nic.Watch(t.context(), aperture, 0, 16384);
+  t.nic.Arm(watch);
+  const Bytes data = Pattern(8000, 6);
+  const uint64_t first = peer.next();
+  const auto say = [&](uint64_t i) {
+    peer.SayAt(first + i, type::kWrite,
+               WriteBody(aperture.name, 1000 * i,
+                         std::span(data).subspan(1000 * i, 1000)),
+               i == 7 ? flag::kLast | flag::kUnordered : flag::kUnordered);
+  };
+  for (uint64_t i = 7; i >= 1; --i) {
+    say(i);
+    if (i % 2 == 0) say(i);
+    t.Need(t.nic.Alive(), "M49", "the NIC is not there");
+    t.Equal(t.nic.Count(watch), 0, "M49",
+            "firings by an unordered write of which a frame is missing");
+  }
+  say(0);
+  peer.set_next(first + 8);
+  t.Need(peer.Flush(), "M49", "the link does not go on");
+  t.Equal(t.nic.Count(watch), 1, "M49", "firings by an unordered write");
+  t.Check(
+      t.nic.Peek(aperture, 0, 8000) == data, "M49",
+      "an unordered write is not there whole when a flush after it is done");
 }
 
 void OneShot(Test& t) {
@@ -269,8 +311,8 @@ void ArmExpected(Test& t) {
   t.nic.Require(kTripwires, "tripwires");
   Peer& peer = t.Open();
   const Exported aperture = t.Export();
-  const uint32_t watch =
-      t.nic.Watch(t.context(), aperture, 64, 8, Watching(kWriteRight, kOneShot));
+  const uint32_t watch = t.nic.Watch(t.context(), aperture, 64, 8,
+                                     Watching(kWriteRight, kOneShot));
   t.nic.Poke(aperture, 64, Word(5));
   t.Check(t.nic.ArmExpected(watch, 5), "M24",
           "not armed although the word holds what was expected");
@@ -339,7 +381,8 @@ void Removed(Test& t) {
   t.Equal(t.nic.Count(successor), 0, "M25",
           "firings of a tripwire in the place of a removed one");
   for (const ToldOf& event : t.nic.Events(t.context(), 256)) {
-    t.Check(event.kind != kToldTripwire, "M25", "a removed tripwire told something");
+    t.Check(event.kind != kToldTripwire, "M25",
+            "a removed tripwire told something");
   }
 }
 
@@ -355,9 +398,11 @@ void Outbound(Test& t) {
   peer.auto_acknowledge = false;
   const uint32_t inside = t.nic.Write(t.context(), link, ours, 64, Word(1));
   const uint32_t outside = t.nic.Write(t.context(), link, ours, 128, Word(2));
-  t.Need(peer.Await(0, [](const Heard& h) {
-           return h.packet.type == type::kWrite && h.packet.U48(8) == 128;
-         }) != nullptr,
+  t.Need(peer.Await(0,
+                    [](const Heard& h) {
+                      return h.packet.type == type::kWrite &&
+                             h.packet.U48(8) == 128;
+                    }) != nullptr,
          "W30", "no write was sent");
   t.Equal(t.nic.Count(watch), 0, "M19",
           "out-bound firings by a write that is not acknowledged");
@@ -365,12 +410,14 @@ void Outbound(Test& t) {
   peer.SayAck();
   t.CheckStatus(t.nic.Await(inside).status, status::kOk, "M15", "a write");
   t.CheckStatus(t.nic.Await(outside).status, status::kOk, "M15", "a write");
-  t.Equal(t.nic.Count(watch), 1, "M20", "out-bound firings by two writes, one inside");
+  t.Equal(t.nic.Count(watch), 1, "M20",
+          "out-bound firings by two writes, one inside");
   const size_t mark = peer.mark();
   const uint32_t read = t.nic.Read(t.context(), link, ours, 100, 8);
   const Heard* request = peer.Await(mark, type::kReadRequest);
   t.Need(request != nullptr, "W30", "no read request was sent");
-  t.Equal(t.nic.Count(watch), 1, "M19", "out-bound firings by a read not answered");
+  t.Equal(t.nic.Count(watch), 1, "M19",
+          "out-bound firings by a read not answered");
   peer.Say(type::kReadResponse,
            Out().U32(static_cast<uint32_t>(request->sequence)).U48(0).U64(9));
   t.CheckStatus(t.nic.Await(read).status, status::kOk, "M15", "a read");
@@ -381,11 +428,14 @@ void Outbound(Test& t) {
   const uint32_t refused = t.nic.Write(t.context(), link, ours, 64, Word(1));
   const Heard* write = peer.Await(before, type::kWrite);
   t.Need(write != nullptr, "W30", "no write was sent");
-  peer.Say(type::kError, Out().U32(static_cast<uint32_t>(write->sequence))
-                             .U8(status::kNoRights).Add(Bytes(3)));
+  peer.Say(type::kError, Out()
+                             .U32(static_cast<uint32_t>(write->sequence))
+                             .U8(status::kNoRights)
+                             .Add(Bytes(3)));
   peer.auto_acknowledge = true;
   peer.SayAck();
-  t.CheckStatus(t.nic.Await(refused).status, status::kNoRights, "M16", "a write");
+  t.CheckStatus(t.nic.Await(refused).status, status::kNoRights, "M16",
+                "a write");
   t.Equal(t.nic.Count(watch), 2, "M20", "out-bound firings by a refused write");
 }
 
@@ -396,15 +446,21 @@ std::vector<TestCase> TripwireTests() {
       {"tripwire.ranges", Tier::kFunctional, {"M20"}, Ranges},
       {"tripwire.kinds", Tier::kFunctional, {"M20"}, Kinds},
       {"tripwire.coalesced", Tier::kFunctional, {"M22"}, Coalesced},
-      {"tripwire.once-for-each-access", Tier::kFunctional,
-       {"M21", "W39", "M19"}, OnceForEachAccess},
+      {"tripwire.once-for-each-access",
+       Tier::kFunctional,
+       {"M21", "W39", "M19"},
+       OnceForEachAccess},
       {"tripwire.after-the-data", Tier::kFunctional, {"M19"}, AfterTheData},
       {"tripwire.unordered", Tier::kFull, {"W59"}, Unordered},
+      {"tripwire.unordered-bulk", Tier::kFull, {"M49", "W59"}, UnorderedBulk},
       {"tripwire.one-shot", Tier::kFunctional, {"M23"}, OneShot},
       {"tripwire.arm-expected", Tier::kFunctional, {"M24"}, ArmExpected},
       {"tripwire.disarm", Tier::kFunctional, {"M20"}, Disarm},
       {"tripwire.removed", Tier::kFunctional, {"M25"}, Removed},
-      {"tripwire.out-bound", Tier::kFunctional, {"M19", "M20", "M15"}, Outbound},
+      {"tripwire.out-bound",
+       Tier::kFunctional,
+       {"M19", "M20", "M15"},
+       Outbound},
   };
 }
 

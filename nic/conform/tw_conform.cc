@@ -25,7 +25,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> ports;
-  std::string peer, tier = "full", filter, junit, json, pcap, node;
+  std::string peer, tier = "full", filter, except, junit, json, pcap, node;
   uint64_t first_sequence = 1;
   bool list = false, respond = false, want_json = false;
 };
@@ -40,7 +40,8 @@ absl::Status WriteFile(const std::string& path, const std::string& text) {
   std::ofstream out(path);
   out << text;
   out.close();
-  if (!out) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
+  if (!out)
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
   return absl::OkStatus();
 }
 
@@ -60,7 +61,8 @@ absl::Status Respond(const Options& options) {
   auto nic = Nic::Open(std::move(nic_options));
   if (!nic.ok()) return nic.status();
   Responder responder(**nic);
-  if (const absl::Status status = responder.Start(); !status.ok()) return status;
+  if (const absl::Status status = responder.Start(); !status.ok())
+    return status;
   spdlog::info("responding as node \"{}\"", (*nic)->node());
   responder.Run(stop);
   return absl::OkStatus();
@@ -71,7 +73,8 @@ absl::StatusOr<int> Judge(const Options& options) {
   auto ports = Open(options, PortRole::kClient);
   if (!ports.ok()) return ports.status();
   if (ports->size() != 1) {
-    return absl::InvalidArgumentError("the suite runs over one port: give it with --port");
+    return absl::InvalidArgumentError(
+        "the suite runs over one port: give it with --port");
   }
   RealWorld world;
   Segment segment(std::move(ports->front()), world, options.first_sequence);
@@ -84,6 +87,7 @@ absl::StatusOr<int> Judge(const Options& options) {
              : options.tier == "functional" ? Tier::kFunctional
                                             : Tier::kFull;
   run.filter = options.filter;
+  run.except = options.except;
   run.node = options.peer;
   const auto report = Run(segment, run);
   if (!report.ok()) return report.status();
@@ -101,10 +105,12 @@ absl::StatusOr<int> Judge(const Options& options) {
 }
 
 void AddOptions(CLI::App& app, Options& options) {
-  app.set_version_flag("--version", std::string("tw-conform " TRIPWIRE_VERSION));
+  app.set_version_flag("--version",
+                       std::string("tw-conform " TRIPWIRE_VERSION));
   app.add_option("--port", options.ports, kPortHelp);
-  app.add_option("--peer", options.peer,
-                 "Node whose NIC is under test; whichever responds, if not given");
+  app.add_option(
+      "--peer", options.peer,
+      "Node whose NIC is under test; whichever responds, if not given");
   app.add_option("--tier", options.tier, "core, functional or full")
       ->check(CLI::IsMember({"core", "functional", "full"}))
       ->capture_default_str();
@@ -118,12 +124,15 @@ void AddOptions(CLI::App& app, Options& options) {
   app.add_option("--pcap", options.pcap, "Capture all frames in this file");
   app.add_option("--filter", options.filter,
                  "Only tests whose name, or one of whose statements, matches");
-  app.add_flag("--respond", options.respond,
-               "Be the responder beside a Tripwire NIC on --port, until SIGTERM");
+  app.add_option("--except", options.except, "And not those that match this");
+  app.add_flag(
+      "--respond", options.respond,
+      "Be the responder beside a Tripwire NIC on --port, until SIGTERM");
   app.add_option("--node", options.node, "With --respond: this node's name");
-  app.add_option("--first-sequence", options.first_sequence,
-                 "Where both sides begin to number frames (1 is the protocol's; "
-                 "near 4294967296 it tests the wrap)")
+  app.add_option(
+         "--first-sequence", options.first_sequence,
+         "Where both sides begin to number frames (1 is the protocol's; "
+         "near 4294967296 it tests the wrap)")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 40));
 }
 
@@ -139,7 +148,9 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
     options.want_json = app.count("--json") > 0;
     if (options.want_json && options.json.empty()) options.json = "-";
-    if (!options.filter.empty()) std::regex check(options.filter);
+    for (const std::string& text : {options.filter, options.except}) {
+      if (!text.empty()) std::regex check(text);
+    }
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
       return app.exit(e);
@@ -147,8 +158,7 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "tw-conform: %s; see tw-conform --help\n", e.what());
     return 2;
   } catch (const std::regex_error& e) {
-    std::fprintf(stderr, "tw-conform: --filter: no regular expression: %s\n",
-                 e.what());
+    std::fprintf(stderr, "tw-conform: no regular expression: %s\n", e.what());
     return 2;
   }
   if (options.list) {

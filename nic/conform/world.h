@@ -16,8 +16,8 @@ class World {
  public:
   virtual ~World() = default;
   virtual uint64_t NowNs() = 0;
-  // Returns when a frame may have come to `port`, or at `until_ns`; it may return
-  // early for no reason.
+  // Returns when a frame may have come to `port`, or at `until_ns`; it may
+  // return early for no reason.
   virtual void Wait(Port& port, uint64_t until_ns) = 0;
   // How much later than it should a frame may be seen here: scheduling.
   virtual uint64_t SlackNs() const = 0;
