@@ -38,6 +38,26 @@ void ApertureTable::Revoke(uint32_t handle, uint32_t generation) {
   if (++entry->generation != 0) free_.push_back(handle);
 }
 
+OpStatus ApertureTable::Check(LinkId link, uint32_t handle,
+                              uint32_t generation, Access access,
+                              uint64_t offset, uint64_t length,
+                              ApertureEntry** entry) {
+  if (handle >= entries_.size()) return OpStatus::kBadHandle;
+  ApertureEntry& found = entries_[handle];
+  if (!found.exported || found.generation != generation) {
+    return OpStatus::kStaleGeneration;
+  }
+  if (!Includes(found.rights, access) ||
+      (found.only.has_value() && *found.only != link)) {
+    return OpStatus::kNoRights;
+  }
+  if (offset > found.length_bytes || length > found.length_bytes - offset) {
+    return OpStatus::kOutOfBounds;
+  }
+  *entry = &found;
+  return OpStatus::kOk;
+}
+
 ApertureEntry* ApertureTable::Find(uint32_t handle, uint32_t generation) {
   if (handle >= entries_.size()) return nullptr;
   ApertureEntry& entry = entries_[handle];

@@ -57,27 +57,6 @@ class ApertureTable {
   size_t exported_ = 0;
 };
 
-// On the way of every frame.
-inline OpStatus ApertureTable::Check(LinkId link, uint32_t handle,
-                              uint32_t generation, Access access,
-                              uint64_t offset, uint64_t length,
-                              ApertureEntry** entry) {
-  if (handle >= entries_.size()) return OpStatus::kBadHandle;
-  ApertureEntry& found = entries_[handle];
-  if (!found.exported || found.generation != generation) {
-    return OpStatus::kStaleGeneration;
-  }
-  if (!Includes(found.rights, access) ||
-      (found.only.has_value() && *found.only != link)) {
-    return OpStatus::kNoRights;
-  }
-  if (offset > found.length_bytes || length > found.length_bytes - offset) {
-    return OpStatus::kOutOfBounds;
-  }
-  *entry = &found;
-  return OpStatus::kOk;
-}
-
 }  // namespace tripwire
 
 #endif  // TRIPWIRE_NIC_DATAPATH_APERTURE_TABLE_H_
