@@ -147,7 +147,7 @@ void Driver::Disarm() {
 bool Driver::Poll() {
   std::lock_guard lock(mutex_);
   const uint64_t now_ns = clock_.NowNs();
-  last_drive_ns_ = now_ns;
+  last_drive_ns_.store(now_ns, std::memory_order_relaxed);
   const bool busy = PollOnce(now_ns);
   NoteWork();  // what came may have set an earlier timer
   return busy;
@@ -195,8 +195,9 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
     bool spin_pays = done;
     if (!done) {
       done = Block(lock, ready, deadline_ns, takes_watch);
-      last_drive_ns_ = clock_.NowNs();
-      spin_pays = done && last_drive_ns_ - start_ns <= max_spin_ns_;
+      const uint64_t end_ns = clock_.NowNs();
+      last_drive_ns_.store(end_ns, std::memory_order_relaxed);
+      spin_pays = done && end_ns - start_ns <= max_spin_ns_;
     }
     spin_success_ = 0.9 * spin_success_ + (spin_pays ? 0.1 : 0.0);
   }
@@ -214,7 +215,7 @@ bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
   uint64_t now_ns = start_ns;
   for (uint32_t turn = 1;; ++turn) {
     const bool busy = PollOnce(now_ns);
-    last_drive_ns_ = now_ns;
+    last_drive_ns_.store(now_ns, std::memory_order_relaxed);
     if (ready()) return true;
     if (busy && max_spin_ns_ > 0) {
       end_ns = std::max(end_ns, std::min(now_ns + kLingerNs, deadline_ns));
@@ -349,7 +350,7 @@ void Driver::Service() {
   while (!stopping_) {
     const uint64_t now_ns = clock_.NowNs();
     const bool others = driving_ > 0 || sentinel_ == Sentinel::kWaiter ||
-                        now_ns < last_drive_ns_ + kWatchNs;
+                        now_ns < LastDriveNs() + kWatchNs;
     if (others) {
       ServiceNap(lock);
     } else {
@@ -365,9 +366,17 @@ void Driver::ServiceNap(std::unique_lock<AdaptiveMutex>& lock) {
                         : kWatchNs;
   const uint64_t nap_ns = service_nap_ns_;
   lock.unlock();
-  PollFds(service_kick_.get(), -1, nap_ns);
+  // While somebody drives there is nothing for us to do, and whoever drives should
+  // not have to wait for us to say so.
+  uint64_t begun_ns;
+  do {
+    begun_ns = clock_.NowNs();
+    if (PollFds(service_kick_.get(), -1, nap_ns)) {
+      Silence(service_kick_);
+      break;
+    }
+  } while (nap_ns == kWatchNs && LastDriveNs() > begun_ns);
   lock.lock();
-  Silence(service_kick_);
 }
 
 void Driver::ServiceSleep(std::unique_lock<AdaptiveMutex>& lock) {

@@ -70,6 +70,9 @@ class Driver {
   bool Arm();
   void Disarm();
   uint64_t SpinBudgetNs();
+  uint64_t LastDriveNs() const {
+    return last_drive_ns_.load(std::memory_order_relaxed);
+  }
   bool Spin(std::unique_lock<AdaptiveMutex>& lock,
             absl::FunctionRef<bool()> ready, uint64_t start_ns,
             uint64_t budget_ns, uint64_t deadline_ns);
@@ -108,7 +111,8 @@ class Driver {
   bool armed_ = false;
   std::list<Waiter*> followers_;
   uint32_t driving_ = 0;        // threads in WaitUntil that are not blocked
-  uint64_t last_drive_ns_ = 0;  // by anyone but the service thread
+  // By anyone but the service thread, which looks at it without the lock: a number.
+  std::atomic<uint64_t> last_drive_ns_{0};
   uint64_t seen_news_ = 0;
   double spin_success_ = 1.0;
   uint64_t sleeps_ = 0;
