@@ -2,10 +2,12 @@
 #include "tests/sim/scale/scenarios.h"
 
 #include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
+#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -167,6 +169,12 @@ Costs MeasureCosts(size_t links, size_t tripwires) {
   const auto heap = [] {
     return static_cast<double>(::mallinfo2().uordblks + ::mallinfo2().hblkhd);
   };
+  // Tables of tripwires are mapped, past the heap.
+  const auto resident = [] {
+    double pages = 0;
+    std::ifstream("/proc/self/statm") >> pages >> pages;
+    return pages * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  };
   Costs costs;
   ScaleNetwork network(Usual(1, 2, false));
   const auto settle = [&] {
@@ -217,12 +225,12 @@ Costs MeasureCosts(size_t links, size_t tripwires) {
   costs.busy_link =
       costs.idle_link + (heap() - before) / (2 * static_cast<double>(links));
   std::vector<Tripwire> watches(tripwires);
-  before = heap();
+  before = resident();
   for (size_t i = 0; i < tripwires; ++i) {
     watches[i] = right.Watch(to_right, i * 64, 8, Access::kWrite,
                              TripwireMode::kPersistent, i);
   }
-  costs.tripwire = (heap() - before) / static_cast<double>(tripwires);
+  costs.tripwire = (resident() - before) / static_cast<double>(tripwires);
   watches.clear();
   std::vector<Aperture> apertures(tripwires);
   before = heap();

@@ -78,7 +78,7 @@ struct GoodputResult {
 };
 GoodputResult RunGoodput(const GoodputRun& run);
 
-// Bytes of heap, both ends together where there are two.
+// Bytes of heap (of tripwires: of memory in use), both ends together where there are two.
 struct Costs {
   double idle_link = 0;  // one end of a link on which nothing was sent
   double busy_link = 0;  // one end, when both have sent
