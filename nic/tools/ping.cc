@@ -124,6 +124,8 @@ Summary Measure(Nic& nic, const PingOptions& options,
     if (!time_ns && interrupt.came()) break;  // asked, but not waited for
     ++summary.asked;
     if (time_ns) summary.times_ns.push_back(*time_ns);
+    // Nobody of that name: no use in asking again, unless until interrupted.
+    if (i == 0 && !time_ns && options.count > 0) break;
     if (options.json) continue;
     if (time_ns) {
       std::printf("%s answered in %.1f us\n", options.node.c_str(),
@@ -144,10 +146,14 @@ absl::Status Run(const PingOptions& options) {
   if (!nic.ok()) return nic.status();
   Interrupt interrupt([&] { (*nic)->Notify(); });
   const Summary summary = Measure(**nic, options, interrupt);
-  std::printf("%s", options.json ? Json(options, summary).c_str()
-                                 : Text(summary).c_str());
+  const bool nobody = summary.times_ns.empty() && !interrupt.came();
+  if (options.json) {
+    std::printf("%s", Json(options, summary).c_str());
+  } else if (!nobody) {
+    std::printf("%s", Text(summary).c_str());
+  }
   std::fflush(stdout);
-  if (summary.times_ns.empty() && !interrupt.came()) {
+  if (nobody) {
     return absl::NotFoundError(
         absl::StrFormat("no answer from %s in %g s; tw ls shows who is there",
                         options.node, options.timeout_seconds));
