@@ -248,6 +248,7 @@ class ClientCore {
   bool Assign(PendingCall* call);
   void AssignAndSend(PendingCall* call);
   bool WaitsUnheard(uint32_t index) const;
+  bool IsAnswered(uint32_t index) const;
   void NoteUnheard(uint32_t index);
   void ForgetUnheard();
   void TakeUnheard();
