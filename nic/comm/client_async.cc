@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The client's asynchronous calls: their start, cancellation, deadlines and callbacks.
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "nic/comm/client_core.h"
@@ -56,17 +55,6 @@ bool ClientCore::WaitsUnheard(uint32_t index) const {
   return slot.phase == Phase::kSent && slot.call != nullptr && slot.call->unheard;
 }
 
-// No lock of the NIC and no event stands between its stores and us: the word that
-// comes last is waited for, and what came before it is then there.
-bool ClientCore::IsAnswered(uint32_t index) const {
-  const Le64 expected(slots_[index]->sequence);
-  uint64_t word;
-  std::memcpy(&word, &expected, sizeof word);
-  // Pairs with the release that orders the NIC's stores (PlaceInShared).
-  return __atomic_load_n(reinterpret_cast<const uint64_t*>(ReplyEnd(index) - sizeof word),
-                         __ATOMIC_ACQUIRE) == word;
-}
-
 void ClientCore::NoteUnheard(uint32_t index) {
   if (std::exchange(slots_[index]->unheard, true)) return;
   unheard_.push_back(index);
@@ -83,8 +71,7 @@ void ClientCore::TakeUnheard() {
   taking_.swap(unheard_);  // freeing a slot may send another such call
   for (const uint32_t index : taking_) {
     slots_[index]->unheard = false;
-    if (!WaitsUnheard(index)) continue;
-    if (!IsAnswered(index) || !Harvest(index)) NoteUnheard(index);
+    if (WaitsUnheard(index) && !Harvest(index)) NoteUnheard(index);
   }
   taking_.clear();
 }

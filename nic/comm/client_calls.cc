@@ -271,9 +271,22 @@ void ClientCore::GiveCompletions(PendingCall* call) {
   call->completions = nullptr;
 }
 
+// The event that brings us here may have been of the slot's last call, or there may
+// be none; so the NIC may be storing this very moment. When the word that comes last
+// is there, so is all before it.
+bool ClientCore::IsAnswered(uint32_t index) const {
+  const Le64 expected(slots_[index]->sequence);
+  uint64_t word;
+  std::memcpy(&word, &expected, sizeof word);
+  // Pairs with the release that orders the NIC's stores (PlaceInShared).
+  return __atomic_load_n(reinterpret_cast<const uint64_t*>(ReplyEnd(index) - sizeof word),
+                         __ATOMIC_ACQUIRE) == word;
+}
+
 // Takes the answer from a reply slot, if it is there. The memory is the
 // server's to write: copied, then checked.
 bool ClientCore::Harvest(uint32_t index) {
+  if (!IsAnswered(index)) return false;
   Slot& slot = *slots_[index];
   ReplyTail tail;
   CopyOnce(&tail, ReplyEnd(index) - sizeof tail, sizeof tail);
