@@ -299,8 +299,11 @@ void ServerCore::PumpNotifications(Session& session) {
 
 void ServerCore::OnNotifyAck(Session& session) {
   if (!session.welcomed) return;
+  // The next acknowledgement may be on its way into the word.
+  const uint64_t stored = __atomic_load_n(
+      reinterpret_cast<const uint64_t*>(session.call_area.data()), __ATOMIC_ACQUIRE);
   Le64 word;
-  CopyOnce(&word, session.call_area.data(), sizeof word);
+  std::memcpy(&word, &stored, sizeof word);
   const uint64_t acked = word.get();
   if (acked <= session.notify_acked || acked > session.notify_sent) return;
   while (session.notify_acked < acked) {
