@@ -169,14 +169,9 @@ TEST(NicSim, OneWriteOfMoreThanFourGib) {
 #endif
 
 TEST(NicSim, OperationsOnNothingAreCheckedAndEnd) {
-  ForSeeds(20, [](uint64_t seed) {
-    SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    FaultOptions faults;
-    faults.loss = 0.1;
-    SimNetwork net(seed, faults);
-    Pair pair(net);
-    pair.Connect();
-    if (::testing::Test::HasFatalFailure()) return;
+  constexpr FaultOptions kFaults{.loss = 0.1};
+  ForPairs(20, kFaults, [](Pair& pair) {
+    SimNetwork& net = pair.net;
     std::vector<uint8_t> memory(4096);
     Aperture aperture = pair.right->Export(memory, Access::kAny);
     Aperture no_rights = pair.right->Export(memory, Access::kNone);

@@ -19,16 +19,10 @@ namespace {
 // Data then pointer, one word over and over: whenever the pointer says n, the
 // data of n is there; an armed-if-unchanged tripwire never sleeps through news.
 TEST(NicSim, PointerNeverOvertakesData) {
-  ForSeeds(100, [](uint64_t seed) {
-    SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    FaultOptions faults;
-    faults.loss = 0.03;
-    faults.duplicate = 0.05;
-    faults.reorder = 0.1;
-    SimNetwork net(seed, faults);
-    Pair pair(net);
-    pair.Connect();
-    if (::testing::Test::HasFatalFailure()) return;
+  constexpr FaultOptions kFaults{
+      .loss = 0.03, .duplicate = 0.05, .reorder = 0.1};
+  ForPairs(100, kFaults, [](Pair& pair) {
+    SimNetwork& net = pair.net;
     struct alignas(8) Ring {
       uint64_t pointer = 0;
       uint64_t data[64] = {};
@@ -78,16 +72,10 @@ TEST(NicSim, PointerNeverOvertakesData) {
 }
 
 TEST(NicSim, RevokeIsExact) {
-  ForSeeds(200, [](uint64_t seed) {
-    SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    FaultOptions faults;
-    faults.loss = 0.05;
-    faults.duplicate = 0.2;
-    faults.reorder = 0.2;
-    SimNetwork net(seed, faults);
-    Pair pair(net);
-    pair.Connect();
-    if (::testing::Test::HasFatalFailure()) return;
+  constexpr FaultOptions kFaults{
+      .loss = 0.05, .duplicate = 0.2, .reorder = 0.2};
+  ForPairs(200, kFaults, [](Pair& pair) {
+    SimNetwork& net = pair.net;
     std::vector<uint8_t> memory(20000, 0x11);
     Aperture aperture =
         pair.right->Export(memory, Access::kWrite | Access::kRead);
@@ -118,16 +106,9 @@ TEST(NicSim, RevokeIsExact) {
 }
 
 TEST(NicSim, RefusalsAreReportedAndExact) {
-  ForSeeds(100, [](uint64_t seed) {
-    SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    FaultOptions faults;
-    faults.loss = 0.1;
-    faults.reorder = 0.2;
-    faults.duplicate = 0.1;
-    SimNetwork net(seed, faults);
-    Pair pair(net);
-    pair.Connect();
-    if (::testing::Test::HasFatalFailure()) return;
+  constexpr FaultOptions kFaults{.loss = 0.1, .duplicate = 0.1, .reorder = 0.2};
+  ForPairs(100, kFaults, [](Pair& pair) {
+    SimNetwork& net = pair.net;
     std::vector<uint8_t> memory(4096);
     Aperture write_only = pair.right->Export(memory, Access::kWrite);
     Aperture other_link =
@@ -139,26 +120,28 @@ TEST(NicSim, RefusalsAreReportedAndExact) {
     longer.length_bytes = 1 << 20;  // a lie the exporter must catch
     ApertureName wild = write_only.name();
     wild.handle = 4711;
-    struct Case {
+    struct Kind {
       RemoteAperture to;
       uint64_t offset;
       bool read;
       OpStatus expected;
+    };
+    const Kind kinds[] = {
+        {import(write_only.name()), 10, false, OpStatus::kOk},
+        {import(write_only.name()), 10, true, OpStatus::kNoRights},
+        {import(longer), 4000, false, OpStatus::kOutOfBounds},
+        {import(wild), 0, false, OpStatus::kBadHandle},
+        {import(other_link.name()), 0, false, OpStatus::kNoRights},
+        {import(longer), 5000, true, OpStatus::kNoRights},
+    };
+    struct Case : Kind {
+      explicit Case(const Kind& kind) : Kind(kind) {}
       std::vector<uint8_t> data = std::vector<uint8_t>(100);
       Completion completion;
     };
     std::deque<Case> cases;
     for (int i = 0; i < 40; ++i) {
-      cases.emplace_back();
-      Case& c = cases.back();
-      switch (net.random().Below(6)) {
-        case 0: c.to = import(write_only.name()); c.offset = 10; c.read = false; c.expected = OpStatus::kOk; break;
-        case 1: c.to = import(write_only.name()); c.offset = 10; c.read = true; c.expected = OpStatus::kNoRights; break;
-        case 2: c.to = import(longer); c.offset = 4000; c.read = false; c.expected = OpStatus::kOutOfBounds; break;
-        case 3: c.to = import(wild); c.offset = 0; c.read = false; c.expected = OpStatus::kBadHandle; break;
-        case 4: c.to = import(other_link.name()); c.offset = 0; c.read = false; c.expected = OpStatus::kNoRights; break;
-        default: c.to = import(longer); c.offset = 5000; c.read = true; c.expected = OpStatus::kNoRights; break;
-      }
+      Case& c = cases.emplace_back(kinds[net.random().Below(std::size(kinds))]);
       if (c.read) {
         ASSERT_TRUE(pair.left->Read(c.to, c.offset, c.data, &c.completion).ok());
       } else {
@@ -178,14 +161,11 @@ TEST(NicSim, RefusalsAreReportedAndExact) {
 // Each side has its window full of what the other refuses: neither may wait for
 // the other before it says so.
 TEST(NicSim, TwoFullWindowsOfRefusalsDoNotWaitForEachOther) {
-  ForSeeds(40, [](uint64_t seed) {
-    SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    FaultOptions faults;
-    if (seed % 2 == 0) faults.loss = 0.05;
-    SimNetwork net(seed, faults);
-    Pair pair(net);
-    pair.Connect();
-    if (::testing::Test::HasFatalFailure()) return;
+  const auto faults = [](uint64_t seed) {
+    return FaultOptions{.loss = seed % 2 == 0 ? 0.05 : 0};
+  };
+  ForPairs(40, faults, [](Pair& pair) {
+    SimNetwork& net = pair.net;
     std::vector<uint8_t> memory(4096);
     Aperture of_left = pair.left->Export(memory, Access::kRead);
     Aperture of_right = pair.right->Export(memory, Access::kRead);
@@ -215,12 +195,8 @@ TEST(NicSim, TwoFullWindowsOfRefusalsDoNotWaitForEachOther) {
 }
 
 TEST(NicSim, PeerLossEndsEverything) {
-  ForSeeds(50, [](uint64_t seed) {
-    SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    SimNetwork net(seed);
-    Pair pair(net);
-    pair.Connect();
-    if (::testing::Test::HasFatalFailure()) return;
+  ForPairs(50, FaultOptions{}, [](Pair& pair) {
+    SimNetwork& net = pair.net;
     std::vector<uint8_t> memory(4096), data(4096), into(100);
     Aperture aperture =
         pair.right->Export(memory, Access::kWrite | Access::kRead);

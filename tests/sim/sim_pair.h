@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -74,6 +75,26 @@ void ForSeeds(uint64_t standard, Run run) {
     run(seed);
     if (::testing::Test::HasFailure()) return;
   }
+}
+
+// `run(pair)` for a connected pair on a network of its own, from each seed. The
+// network's faults are `faults`, or what the function `faults` says for the
+// seed.
+template <typename SomePair = Pair, typename Faults, typename Run>
+void ForPairs(uint64_t standard, const Faults& faults, Run run) {
+  ForSeeds(standard, [&](uint64_t seed) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    FaultOptions options;
+    if constexpr (std::is_invocable_v<Faults, uint64_t>) {
+      options = faults(seed);
+    } else {
+      options = faults;
+    }
+    SimNetwork net(seed, options);
+    SomePair pair(net);
+    pair.Connect();
+    if (!::testing::Test::HasFatalFailure()) run(pair);
+  });
 }
 
 }  // namespace tripwire

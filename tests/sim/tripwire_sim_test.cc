@@ -47,12 +47,8 @@ struct Words : Pair {
 
 // Word 0 of the right goes to word 1 of the left with each firing, by itself.
 TEST(NicSim, ChainedWritesArriveOnceForEachFiring) {
-  ForSeeds(100, [](uint64_t seed) {
-    SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    SimNetwork net(seed, Faults(seed));
-    Words pair(net);
-    pair.Connect();
-    if (::testing::Test::HasFatalFailure()) return;
+  ForPairs<Words>(100, Faults, [](Words& pair) {
+    SimNetwork& net = pair.net;
     pair.Export();
     TripwireOptions mirror;
     mirror.events = false;
@@ -92,12 +88,8 @@ TEST(NicSim, ChainedWritesArriveOnceForEachFiring) {
 // Each side's firing writes to the other's watched word: for ever, but for the
 // guard.
 TEST(NicSim, ALoopOfChainedWritesEnds) {
-  ForSeeds(50, [](uint64_t seed) {
-    SCOPED_TRACE(::testing::Message() << "seed " << seed);
-    SimNetwork net(seed, Faults(seed));
-    Words pair(net);
-    pair.Connect();
-    if (::testing::Test::HasFatalFailure()) return;
+  ForPairs<Words>(50, Faults, [](Words& pair) {
+    SimNetwork& net = pair.net;
     pair.Export();
     const uint8_t token[8] = {1};
     TripwireOptions bounce;
