@@ -8,12 +8,10 @@
 #include <thread>
 #include <vector>
 
-#include "tests/unit/datapath/scripted_peer.h"
+#include "tests/unit/datapath/scripted_peer_test.h"
 
 namespace tripwire {
 namespace {
-
-const ApertureName kTheirs{3, 1, uint64_t{1} << 40, Access::kAny};
 
 class AtomicsTest : public ::testing::Test {
  protected:
@@ -31,16 +29,7 @@ class AtomicsTest : public ::testing::Test {
         rights, std::nullopt);
   }
   uint32_t Watch(uint64_t offset, uint64_t length, Access access) {
-    TripwireSpec entry;
-    entry.context = peer_.context();
-    entry.offset = offset;
-    entry.length = length;
-    entry.access = access;
-    entry.handle = name_.handle;
-    entry.generation = name_.generation;
-    const uint32_t id = engine().Watch(entry);
-    engine().Arm(id);
-    return id;
+    return peer_.Watch(name_, offset, length, access);
   }
   // The values answered since the last call, in order.
   std::vector<uint64_t> Answers() {

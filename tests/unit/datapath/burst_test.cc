@@ -58,16 +58,7 @@ class Side {
 
  private:
   void Watch(uint64_t offset, uint64_t length) {
-    TripwireSpec spec;
-    spec.context = peer_.context();
-    spec.offset = offset;
-    spec.length = length;
-    spec.access = Access::kWrite;
-    spec.handle = name_.handle;
-    spec.generation = name_.generation;
-    const uint32_t id = peer_.engine().Watch(spec);
-    peer_.engine().Arm(id);
-    tripwires_.push_back(id);
+    tripwires_.push_back(peer_.Watch(name_, offset, length, Access::kWrite));
   }
 
   std::vector<uint8_t> memory_;

@@ -7,35 +7,13 @@
 #include <set>
 #include <vector>
 
-#include "tests/unit/datapath/scripted_peer.h"
+#include "tests/unit/datapath/scripted_peer_test.h"
 
 namespace tripwire {
 namespace {
 
-const ApertureName kTheirs{3, 1, uint64_t{1} << 40, Access::kAny};
-const std::vector<uint8_t> kWord(8, 0x42);
-
-class OperationsTest : public ::testing::Test {
+class OperationsTest : public ScriptedPeerTest {
  protected:
-  void SetUp() override {
-    ASSERT_TRUE(peer_.Connect());
-    name_ = peer_.engine().Export(peer_.context(), memory_, Access::kAny,
-                                  std::nullopt);
-    peer_.Take();
-  }
-  Engine& engine() { return peer_.engine(); }
-  uint32_t Watch(uint64_t offset, uint64_t length) {
-    TripwireSpec entry;
-    entry.context = peer_.context();
-    entry.offset = offset;
-    entry.length = length;
-    entry.access = Access::kWrite;
-    entry.handle = name_.handle;
-    entry.generation = name_.generation;
-    const uint32_t id = engine().Watch(entry);
-    engine().Arm(id);
-    return id;
-  }
   // An acknowledgement of what is before `acknowledged`, sent when the script
   // had sent all before `sent`.
   void Acknowledge(uint64_t acknowledged, uint64_t sent) {
@@ -44,10 +22,6 @@ class OperationsTest : public ::testing::Test {
     header.sequence = static_cast<uint32_t>(sent);
     peer_.Send(peer_.Frame(header, Bytes(32)));
   }
-
-  std::vector<uint8_t> memory_ = std::vector<uint8_t>(1 << 16);
-  ScriptedPeer peer_;
-  ApertureName name_;
 };
 
 TEST_F(OperationsTest, AWriteIsNotDoneWhileItsRefusalMayBeOnTheWay) {

@@ -237,6 +237,20 @@ class ScriptedPeer {
     events.resize(engine_->TakeEvents(context_, events));
     return events;
   }
+  // A persistent tripwire, armed, on what the engine exported as `name`.
+  uint32_t Watch(const ApertureName& name, uint64_t offset, uint64_t length,
+                 Access access) {
+    TripwireSpec spec;
+    spec.context = context_;
+    spec.offset = offset;
+    spec.length = length;
+    spec.access = access;
+    spec.handle = name.handle;
+    spec.generation = name.generation;
+    const uint32_t id = engine_->Watch(spec);
+    engine_->Arm(id);
+    return id;
+  }
 
   control::Connect ConnectBody() const {
     control::Connect connect;

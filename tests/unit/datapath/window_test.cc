@@ -7,12 +7,10 @@
 #include <set>
 #include <vector>
 
-#include "tests/unit/datapath/scripted_peer.h"
+#include "tests/unit/datapath/scripted_peer_test.h"
 
 namespace tripwire {
 namespace {
-
-const ApertureName kTheirs{3, 1, uint64_t{1} << 40, Access::kAny};
 
 class WindowTest : public ::testing::Test {
  protected:

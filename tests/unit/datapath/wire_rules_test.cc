@@ -5,35 +5,13 @@
 #include <algorithm>
 #include <vector>
 
-#include "tests/unit/datapath/scripted_peer.h"
+#include "tests/unit/datapath/scripted_peer_test.h"
 
 namespace tripwire {
 namespace {
 
-const ApertureName kTheirs{3, 1, uint64_t{1} << 40, Access::kAny};
-const Bytes kWord(8, 0x42);
-
-class WireRules : public ::testing::Test {
+class WireRules : public ScriptedPeerTest {
  protected:
-  void SetUp() override {
-    ASSERT_TRUE(peer_.Connect());
-    name_ = peer_.engine().Export(peer_.context(), memory_, Access::kAny,
-                                  std::nullopt);
-    peer_.Take();
-  }
-  Engine& engine() { return peer_.engine(); }
-  uint32_t Watch(uint64_t offset, uint64_t length) {
-    TripwireSpec entry;
-    entry.context = peer_.context();
-    entry.offset = offset;
-    entry.length = length;
-    entry.access = Access::kWrite;
-    entry.handle = name_.handle;
-    entry.generation = name_.generation;
-    const uint32_t id = engine().Watch(entry);
-    engine().Arm(id);
-    return id;
-  }
   // Ends what is still under way, before the memory of it goes.
   void EndLink() {
     engine().EndLink(*engine().FindLink(peer_.link()), LinkEnd::kTimedOut);
@@ -42,10 +20,6 @@ class WireRules : public ::testing::Test {
     return std::all_of(memory_.begin(), memory_.end(),
                        [](uint8_t b) { return b == 0; });
   }
-
-  std::vector<uint8_t> memory_ = std::vector<uint8_t>(1 << 16);
-  ScriptedPeer peer_;
-  ApertureName name_;
 };
 
 TEST_F(WireRules, FramesToSomebodyElseAreIgnored) {
