@@ -20,6 +20,12 @@ absl::Status CheckRange(uint64_t size, uint64_t offset, uint64_t length) {
   return absl::OkStatus();
 }
 
+// For callers that ask for nothing a context may refuse but one watch too many.
+Tripwire OrNone(absl::StatusOr<Tripwire> tripwire) {
+  assert(tripwire.ok() || absl::IsResourceExhausted(tripwire.status()));
+  return tripwire.ok() ? *std::move(tripwire) : Tripwire();
+}
+
 TripwireOptions Simple(Access access, TripwireMode mode, uint64_t cookie,
                        bool events) {
   TripwireOptions options;
@@ -139,19 +145,15 @@ absl::StatusOr<Tripwire> Context::Watch(const RemoteAperture& aperture,
 Tripwire Context::Watch(const Aperture& aperture, uint64_t offset,
                         uint64_t length, Access access, TripwireMode mode,
                         uint64_t cookie, bool events) {
-  auto tripwire = Watch(aperture, offset, length,
-                        Simple(access, mode, cookie, events));
-  assert(tripwire.ok() || absl::IsResourceExhausted(tripwire.status()));
-  return tripwire.ok() ? *std::move(tripwire) : Tripwire();
+  return OrNone(
+      Watch(aperture, offset, length, Simple(access, mode, cookie, events)));
 }
 
 Tripwire Context::Watch(const RemoteAperture& aperture, uint64_t offset,
                         uint64_t length, Access access, TripwireMode mode,
                         uint64_t cookie, bool events) {
-  auto tripwire = Watch(aperture, offset, length,
-                        Simple(access, mode, cookie, events));
-  assert(tripwire.ok() || absl::IsResourceExhausted(tripwire.status()));
-  return tripwire.ok() ? *std::move(tripwire) : Tripwire();
+  return OrNone(
+      Watch(aperture, offset, length, Simple(access, mode, cookie, events)));
 }
 
 std::optional<size_t> Context::WaitAny(

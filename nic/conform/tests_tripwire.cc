@@ -37,6 +37,21 @@ void Say(Test& t, Peer& peer, const Exported& aperture, uint64_t offset,
       status::kOk, "M20", "a write");
 }
 
+// A link to the NIC, memory there, and a watch on 8 bytes of it, armed.
+struct Watched {
+  Peer& peer;
+  Exported aperture;
+  uint32_t watch;
+};
+Watched OpenAndWatch(Test& t, uint64_t offset) {
+  t.nic.Require(kTripwires, "tripwires");
+  Peer& peer = t.Open();
+  const Exported aperture = t.Export();
+  const uint32_t watch = t.nic.Watch(t.context(), aperture, offset, 8);
+  t.nic.Arm(watch);
+  return {peer, aperture, watch};
+}
+
 // Watches of all kinds of ranges, and writes at and around both their ends.
 void Ranges(Test& t) {
   t.nic.Require(kTripwires, "tripwires");
@@ -203,11 +218,7 @@ void OnceForEachAccess(Test& t) {
 }
 
 void AfterTheData(Test& t) {
-  t.nic.Require(kTripwires, "tripwires");
-  Peer& peer = t.Open();
-  const Exported aperture = t.Export();
-  const uint32_t watch = t.nic.Watch(t.context(), aperture, 8, 8);
-  t.nic.Arm(watch);
+  const auto [peer, aperture, watch] = OpenAndWatch(t, 8);
   const uint64_t first = peer.next();
   peer.SayAt(first + 1, type::kWrite, WriteBody(aperture.name, 8, Word(2)));
   t.Need(t.nic.Alive(), "M19", "the NIC is not there");
@@ -228,11 +239,7 @@ void AfterTheData(Test& t) {
 
 // Flag 0010: placed early perhaps, but trips in its turn.
 void Unordered(Test& t) {
-  t.nic.Require(kTripwires, "tripwires");
-  Peer& peer = t.Open();
-  const Exported aperture = t.Export();
-  const uint32_t watch = t.nic.Watch(t.context(), aperture, 8, 8);
-  t.nic.Arm(watch);
+  const auto [peer, aperture, watch] = OpenAndWatch(t, 8);
   const uint64_t first = peer.next();
   const uint16_t flags = flag::kLast | flag::kUnordered;
   peer.SayAt(first + 1, type::kWrite, WriteBody(aperture.name, 8, Word(2)),
@@ -335,11 +342,7 @@ void ArmExpected(Test& t) {
 }
 
 void Disarm(Test& t) {
-  t.nic.Require(kTripwires, "tripwires");
-  Peer& peer = t.Open();
-  const Exported aperture = t.Export();
-  const uint32_t watch = t.nic.Watch(t.context(), aperture, 0, 8);
-  t.nic.Arm(watch);
+  const auto [peer, aperture, watch] = OpenAndWatch(t, 0);
   t.Check(!t.nic.Disarm(watch), "M20", "disarm says it fired; nothing came");
   Say(t, peer, aperture, 0, 8);
   t.Equal(t.nic.Count(watch), 0, "M20", "firings of what was disarmed");

@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
+#include <functional>
+#include <initializer_list>
 
 #include "tests/sim/scale/scenarios.h"
 
@@ -93,41 +95,45 @@ void Goodput(const char* what, uint64_t seed) {
   }
 }
 
-void Incast(uint64_t seed) {
-  std::printf("scenario,way,senders,last_ms,slowdown,dropped\n");
+// A run, both ways, with each number of senders.
+template <typename Run>
+void ForCrowds(uint64_t seed, std::initializer_list<size_t> crowds,
+               const std::function<void(const Run&)>& measure) {
   for (const bool go_back_n : {false, true}) {
-    for (const size_t senders : {1, 2, 4, 8, 16, 32, 64, 128, 256}) {
-      IncastRun run;
+    for (const size_t senders : crowds) {
+      Run run;
       run.seed = seed;
       run.senders = senders;
       run.go_back_n = go_back_n;
-      const IncastResult result = RunIncast(run);
-      std::printf("incast,%s,%zu,%.3f,%.2f,%llu\n", Name(go_back_n), senders,
-                  result.last_ms, result.slowdown,
-                  static_cast<unsigned long long>(result.dropped));
+      measure(run);
       std::fflush(stdout);
-      is_perfect &= result.is_finished;
-      Judge(result.verdict);
     }
   }
 }
 
+void Incast(uint64_t seed) {
+  std::printf("scenario,way,senders,last_ms,slowdown,dropped\n");
+  ForCrowds<IncastRun>(
+      seed, {1, 2, 4, 8, 16, 32, 64, 128, 256}, [](const IncastRun& run) {
+        const IncastResult result = RunIncast(run);
+        std::printf("incast,%s,%zu,%.3f,%.2f,%llu\n", Name(run.go_back_n),
+                    run.senders, result.last_ms, result.slowdown,
+                    static_cast<unsigned long long>(result.dropped));
+        is_perfect &= result.is_finished;
+        Judge(result.verdict);
+      });
+}
+
 void Fairness(uint64_t seed) {
   std::printf("scenario,way,senders,jain,utilisation,dropped\n");
-  for (const bool go_back_n : {false, true}) {
-    for (const size_t senders : {2, 4, 8, 16, 32, 64, 128}) {
-      FairnessRun run;
-      run.seed = seed;
-      run.senders = senders;
-      run.go_back_n = go_back_n;
-      const FairnessResult result = RunFairness(run);
-      std::printf("fairness,%s,%zu,%.4f,%.4f,%llu\n", Name(go_back_n), senders,
-                  result.jain, result.utilisation,
-                  static_cast<unsigned long long>(result.dropped));
-      std::fflush(stdout);
-      Judge(result.verdict);
-    }
-  }
+  ForCrowds<FairnessRun>(
+      seed, {2, 4, 8, 16, 32, 64, 128}, [](const FairnessRun& run) {
+        const FairnessResult result = RunFairness(run);
+        std::printf("fairness,%s,%zu,%.4f,%.4f,%llu\n", Name(run.go_back_n),
+                    run.senders, result.jain, result.utilisation,
+                    static_cast<unsigned long long>(result.dropped));
+        Judge(result.verdict);
+      });
 }
 
 void Cost(size_t links, size_t tripwires) {
