@@ -182,6 +182,13 @@ class LocksTest : public FsTest {
     return peer.Do(peer.LockCall(f, pb::LOCK_KIND_POSIX, type, action, owner, start, length))
         .error();
   }
+  // Of the whole file.
+  int TryLock(Peer& peer, uint64_t owner = 1) {
+    return Lock(peer, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, owner);
+  }
+  int Unlock(Peer& peer, uint64_t owner = 1) {
+    return Lock(peer, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, owner);
+  }
   pb::Call WaitCall(Peer& peer, uint64_t wait, uint64_t owner, uint64_t start = 0,
                     uint64_t length = 0, pb::LockType type = pb::LOCK_TYPE_WRITE) {
     auto call = peer.LockCall(f, pb::LOCK_KIND_POSIX, type, pb::LOCK_ACTION_WAIT, owner, start,
@@ -198,6 +205,19 @@ class LocksTest : public FsTest {
     call.mutable_lock()->set_action(pb::LOCK_ACTION_CANCEL);
     call.mutable_lock()->set_wait(wait);
     return peer.Do(call).error();
+  }
+  // While the peer recovers: it takes its lock of the whole file again, and has
+  // taken all it had.
+  void Reclaim(Peer& peer) {
+    auto call =
+        peer.LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1);
+    call.mutable_lock()->set_reclaim(true);
+    EXPECT_EQ(peer.Do(call, {}, 0, nullptr, true).error(), 0);
+  }
+  static void ReclaimDone(Peer& peer) {
+    auto call = peer.New();
+    call.mutable_reclaim_done();
+    EXPECT_EQ(peer.Do(call, {}, 0, nullptr, true).error(), 0);
   }
   // What the peer was told of its waits, in order.
   static std::vector<uint64_t> Grants(Peer& peer) {
@@ -223,22 +243,22 @@ TEST_F(LocksTest, ExcludeOtherClients) {
   EXPECT_EQ(test.reply.lock().start(), 10u);
   EXPECT_EQ(test.reply.lock().length(), 10u);
   EXPECT_EQ(test.reply.lock().pid(), 0u);
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, 1), 0);
-  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(Unlock(*a), 0);
+  EXPECT_EQ(TryLock(*b), 0);
 }
 
 TEST_F(LocksTest, WaitingHoldsNeitherThreadNorCall) {
-  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(TryLock(*a), 0);
   // Many more waiters than a session has call slots.
   constexpr uint64_t kWaiters = 2000;
   for (uint64_t i = 1; i <= kWaiters; ++i) ASSERT_EQ(Wait(*b, i, 100 + i), EINPROGRESS);
   EXPECT_EQ(files->locks().waiting(), kWaiters);
   EXPECT_EQ(b->GetAttr(f).error(), 0);
   EXPECT_TRUE(Grants(*b).empty());
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(Unlock(*a), 0);
   for (uint64_t i = 1; i <= kWaiters; ++i) {
     ASSERT_TRUE(Eventually([&] { return Grants(*b).size() >= i; }));
-    ASSERT_EQ(Lock(*b, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, 100 + i), 0);
+    ASSERT_EQ(Unlock(*b, 100 + i), 0);
   }
   const auto grants = Grants(*b);
   ASSERT_EQ(grants.size(), kWaiters);  // each once, in order
@@ -251,26 +271,26 @@ TEST_F(LocksTest, WaitingHoldsNeitherThreadNorCall) {
 }
 
 TEST_F(LocksTest, WaitingCanBeInterrupted) {
-  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(TryLock(*a), 0);
   ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
   EXPECT_EQ(CancelWait(*b, 1), 0);
   EXPECT_EQ(CancelWait(*b, 1), ENOENT);
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 2), 0);
+  EXPECT_EQ(Unlock(*a), 0);
+  EXPECT_EQ(TryLock(*a, 2), 0);
   EXPECT_TRUE(Grants(*b).empty());
 }
 
 TEST_F(LocksTest, ACancellationThatComesTooLateIsFollowedByTheGrant) {
-  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(TryLock(*a), 0);
   ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(Unlock(*a), 0);
   EXPECT_EQ(CancelWait(*b, 1), ENOENT);
   ASSERT_TRUE(Eventually([&] { return Grants(*b).size() == 1; }));
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), EAGAIN);
+  EXPECT_EQ(TryLock(*a), EAGAIN);
 }
 
 TEST_F(LocksTest, AGrantSurvivesACutLink) {
-  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(TryLock(*a), 0);
   ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
   net.Cut();
   LockManager::Request range;
@@ -284,7 +304,7 @@ TEST_F(LocksTest, AGrantSurvivesACutLink) {
 }
 
 TEST_F(LocksTest, EndWithTheirSessionOrTheirFile) {
-  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(TryLock(*a), 0);
   ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
   auto dead = Connect();
   ASSERT_EQ(Wait(*dead, 1, 1), EINPROGRESS);
@@ -298,7 +318,7 @@ TEST_F(LocksTest, EndWithTheirSessionOrTheirFile) {
   call.mutable_close()->set_posix_owner(1);
   EXPECT_EQ(b->Do(call).error(), 0);
   auto c = Connect();
-  EXPECT_EQ(Lock(*c, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(TryLock(*c), 0);
 }
 
 TEST_F(LocksTest, DeadlockAcrossClients) {
@@ -306,73 +326,63 @@ TEST_F(LocksTest, DeadlockAcrossClients) {
   ASSERT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1, 1, 1), 0);
   ASSERT_EQ(Wait(*a, 1, 1, 1, 1), EINPROGRESS);
   EXPECT_EQ(Wait(*b, 1, 1, 0, 1), EDEADLK);
-  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY, 1), 0);
+  EXPECT_EQ(Unlock(*b), 0);
   EXPECT_TRUE(Eventually([&] { return Grants(*a).size() == 1; }));
 }
 
 TEST_F(LocksTest, WaitersRideThroughARestart) {
-  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(TryLock(*a), 0);
   ASSERT_EQ(Wait(*b, 1, 1), EINPROGRESS);
   std::atomic<uint64_t> epoch{0};
   a->on_recovered = [&](Peer& peer, const pb::GreetingReply&) {
     // The other client asks again before we have reclaimed.
     EXPECT_TRUE(Eventually([&] { return epoch.load() != 0; }));
-    auto call = peer.LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1);
-    call.mutable_lock()->set_reclaim(true);
-    EXPECT_EQ(peer.Do(call, {}, 0, nullptr, true).error(), 0);
-    auto done = peer.New();
-    done.mutable_reclaim_done();
-    EXPECT_EQ(peer.Do(done, {}, 0, nullptr, true).error(), 0);
+    Reclaim(peer);
+    ReclaimDone(peer);
   };
   b->on_recovered = [&](Peer& peer, const pb::GreetingReply& reply) {
     EXPECT_EQ(peer.Do(WaitCall(peer, 1, 1), {}, 0, nullptr, true).error(), EINPROGRESS);
-    auto done = peer.New();
-    done.mutable_reclaim_done();
-    EXPECT_EQ(peer.Do(done, {}, 0, nullptr, true).error(), 0);
+    ReclaimDone(peer);
     epoch = reply.lock_epoch();
   };
   Restart();  // in order: nobody is told that he waits in vain
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);  // it holds it
+  EXPECT_EQ(TryLock(*a), 0);  // it holds it
   EXPECT_TRUE(Grants(*b).empty());
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(Unlock(*a), 0);
   ASSERT_TRUE(Eventually([&] { return Grants(*b).size() == 1; }));
   EXPECT_EQ(b->notices().back().grants(0).epoch(), epoch);
   EXPECT_NE(epoch, b->greeting().lock_epoch());
 }
 
 TEST_F(LocksTest, ReclaimedBeforeAnybodyElseGetsThem) {
-  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(TryLock(*a), 0);
   std::atomic<bool> asked{false};
   a->on_recovered = [&](Peer& peer, const pb::GreetingReply& reply) {
     EXPECT_GT(reply.grace_ms(), 0u);
     // The other client asks first, and waits.
     EXPECT_TRUE(Eventually([&] { return asked.load(); }));
-    auto call = peer.LockCall(f, pb::LOCK_KIND_POSIX, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY, 1);
-    call.mutable_lock()->set_reclaim(true);
-    EXPECT_EQ(peer.Do(call, {}, 0, nullptr, true).error(), 0);
-    auto done = peer.New();
-    done.mutable_reclaim_done();
-    EXPECT_EQ(peer.Do(done, {}, 0, nullptr, true).error(), 0);
+    Reclaim(peer);
+    ReclaimDone(peer);
   };
   Kill();
   Start();
   const uint64_t before = net.calls();
   auto other = std::async(std::launch::async, [&] {
-    return Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY);
+    return TryLock(*b);
   });
   EXPECT_TRUE(Eventually([&] { return net.calls() > before; }));
   asked = true;
   EXPECT_EQ(other.get(), EAGAIN);  // held again by its owner
-  EXPECT_EQ(Lock(*a, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
-  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(Unlock(*a), 0);
+  EXPECT_EQ(TryLock(*b), 0);
 }
 
 TEST_F(LocksTest, GraceEndsForClientsThatNeverComeBack) {
-  ASSERT_EQ(Lock(*a, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  ASSERT_EQ(TryLock(*a), 0);
   config.grace_ms = 50;
   Kill();
   Start();  // `a` comes back but reclaims nothing
-  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_WRITE, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(TryLock(*b), 0);
 }
 
 // A process of the server's own host (to the kernel, each open file is another).
@@ -411,7 +421,7 @@ TEST_F(LocksTest, ProcessesOfTheServersHostSeeClientsLocks) {
   a->Disconnect();
   EXPECT_TRUE(Eventually([&] { return neighbour.Lock(F_WRLCK, 0, 20); }));
   EXPECT_FALSE(neighbour.Lock(F_WRLCK));
-  EXPECT_EQ(Lock(*b, pb::LOCK_TYPE_UNLOCK, pb::LOCK_ACTION_TRY), 0);
+  EXPECT_EQ(Unlock(*b), 0);
   EXPECT_TRUE(neighbour.Lock(F_WRLCK));
 }
 

@@ -88,6 +88,32 @@ class RecoveryTest : public ::testing::Test {
   }
   void Mount(const std::string& options = "rw") { one_ = MountOn(top_ + "/one", options); }
   void MountSecond() { two_ = MountOn(top_ + "/two"); }
+  // A server, mounted.
+  void Begin(uint64_t verifier = 1, const std::string& options = "rw") {
+    StartServer(verifier);
+    Mount(options);
+  }
+  // A server, mounted twice; of the file "f" that both see, the first has an
+  // exclusive lock, by the descriptor returned.
+  UniqueFd BeginWithLock() {
+    Begin();
+    MountSecond();
+    Write(P("f"), "x");
+    UniqueFd mine(open(P("f").c_str(), O_RDWR));
+    EXPECT_EQ(0, flock(mine.get(), LOCK_EX)) << strerror(errno);
+    return mine;
+  }
+  // Until the server has that many waiting for locks.
+  void AwaitWaiters(size_t count) {
+    for (int i = 0; i < 3000 && files_->locks().waiting() < count; ++i) usleep(10000);
+    ASSERT_EQ(files_->locks().waiting(), count);
+  }
+  // A new file on the first mount.
+  UniqueFd Create(const std::string& name) const {
+    UniqueFd fd(open(P(name).c_str(), O_CREAT | O_RDWR, 0644));
+    EXPECT_TRUE(fd) << strerror(errno);
+    return fd;
+  }
 
   std::string P(const std::string& name) const { return top_ + "/one/" + name; }
   std::string Second(const std::string& name) const { return top_ + "/two/" + name; }
@@ -110,6 +136,13 @@ class RecoveryTest : public ::testing::Test {
     close_range(static_cast<unsigned>(keep) + 1, ~0u, 0);
     _exit(f());
   }
+  // Lets the signal end this process, as where it was not started by a test.
+  static void TakeSignal(int number) {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);
+    signal(number, SIG_DFL);
+  }
   static int Join(pid_t pid) {
     int status = 0;
     waitpid(pid, &status, 0);
@@ -124,8 +157,7 @@ class RecoveryTest : public ::testing::Test {
 };
 
 TEST_F(RecoveryTest, OpenFilesAndPendingCallsSurviveARestart) {
-  StartServer();
-  Mount();
+  Begin();
   Write(P("f"), "before");
   UniqueFd fd(open(P("f").c_str(), O_RDWR));
   ASSERT_TRUE(fd);
@@ -148,9 +180,8 @@ TEST_F(RecoveryTest, OpenFilesAndPendingCallsSurviveARestart) {
 }
 
 TEST_F(RecoveryTest, UnstableDataIsSentAgainWhenTheServerLostIt) {
-  StartServer(1);
-  Mount();
-  UniqueFd fd(open(P("f").c_str(), O_CREAT | O_RDWR, 0644));
+  Begin(1);
+  UniqueFd fd = Create("f");
   const std::string data(300000, 'd');
   ASSERT_EQ(300000, pwrite(fd.get(), data.data(), data.size(), 0));
   Write(P("closed"), "closed but not committed");
@@ -166,9 +197,8 @@ TEST_F(RecoveryTest, UnstableDataIsSentAgainWhenTheServerLostIt) {
 
 // The server's kernel is ours: it has the data, so we keep no copy to send again.
 TEST_F(RecoveryTest, WhatOurOwnKernelHasOutlivesTheServerWithoutACopy) {
-  StartServer(0);
-  Mount();
-  UniqueFd fd(open(P("f").c_str(), O_CREAT | O_RDWR, 0644));
+  Begin(0);
+  UniqueFd fd = Create("f");
   const std::string data(300000, 'd');
   ASSERT_EQ(300000, pwrite(fd.get(), data.data(), data.size(), 0));
   KillServer();
@@ -179,9 +209,8 @@ TEST_F(RecoveryTest, WhatOurOwnKernelHasOutlivesTheServerWithoutACopy) {
 }
 
 TEST_F(RecoveryTest, DataThatWasLostAndCannotBeSentAgainIsToldToFsyncOnce) {
-  StartServer(0);
-  Mount();
-  UniqueFd fd(open(P("f").c_str(), O_CREAT | O_RDWR, 0644));
+  Begin(0);
+  UniqueFd fd = Create("f");
   ASSERT_EQ(3, pwrite(fd.get(), "one", 3, 0));
   files_->DataLost();  // the disk failed
   EXPECT_EQ(-1, fsync(fd.get()));
@@ -193,12 +222,11 @@ TEST_F(RecoveryTest, DataThatWasLostAndCannotBeSentAgainIsToldToFsyncOnce) {
 }
 
 TEST_F(RecoveryTest, CommittedAndTruncatedDataIsNotSentAgain) {
-  StartServer(1);
-  Mount();
-  UniqueFd fd(open(P("f").c_str(), O_CREAT | O_RDWR, 0644));
+  Begin(1);
+  UniqueFd fd = Create("f");
   ASSERT_EQ(9, pwrite(fd.get(), "committed", 9, 0));
   ASSERT_EQ(0, fsync(fd.get()));
-  UniqueFd cut(open(P("cut").c_str(), O_CREAT | O_RDWR, 0644));
+  UniqueFd cut = Create("cut");
   ASSERT_EQ(9, pwrite(cut.get(), "truncated", 9, 0));
   ASSERT_EQ(0, ftruncate(cut.get(), 5));
   KillServer();
@@ -211,13 +239,8 @@ TEST_F(RecoveryTest, CommittedAndTruncatedDataIsNotSentAgain) {
 }
 
 TEST_F(RecoveryTest, LocksAreReclaimed) {
-  StartServer();
-  Mount();
-  MountSecond();
-  Write(P("f"), "x");
-  UniqueFd mine(open(P("f").c_str(), O_RDWR));
+  UniqueFd mine = BeginWithLock();
   UniqueFd theirs(open(Second("f").c_str(), O_RDWR));
-  ASSERT_EQ(0, flock(mine.get(), LOCK_EX));
   struct flock lock = {};
   lock.l_type = F_WRLCK;
   lock.l_start = 10;
@@ -256,12 +279,7 @@ int WaitByTheThousand(const std::string& path, int count, int ready) {
 }
 
 TEST_F(RecoveryTest, ThousandsWaitForALockAndHoldNothing) {
-  StartServer();
-  Mount();
-  MountSecond();
-  Write(P("f"), "x");
-  UniqueFd mine(open(P("f").c_str(), O_RDWR));
-  ASSERT_EQ(0, flock(mine.get(), LOCK_EX));
+  UniqueFd mine = BeginWithLock();
   int pipes[2];
   ASSERT_EQ(0, pipe(pipes));
   constexpr int kEach = 1500;
@@ -272,8 +290,7 @@ TEST_F(RecoveryTest, ThousandsWaitForALockAndHoldNothing) {
   char c;
   ASSERT_EQ(1, read(pipes[0], &c, 1));
   ASSERT_EQ(1, read(pipes[0], &c, 1));
-  for (int i = 0; i < 3000 && files_->locks().waiting() < 2 * kEach; ++i) usleep(10000);
-  EXPECT_EQ(files_->locks().waiting(), size_t{2 * kEach});
+  AwaitWaiters(2 * kEach);
   // Neither mount nor server keeps a thread for each, and both go on serving.
   EXPECT_LT(ThreadsOfThisProcess(), size_t{200});
   Write(Second("meanwhile"), "work");
@@ -288,12 +305,7 @@ TEST_F(RecoveryTest, ThousandsWaitForALockAndHoldNothing) {
 
 TEST_F(RecoveryTest, WaitersForALockRideThroughARestart) {
   for (const bool in_order : {true, false}) {
-    StartServer();
-    Mount();
-    MountSecond();
-    Write(P("f"), "x");
-    UniqueFd mine(open(P("f").c_str(), O_RDWR));
-    ASSERT_EQ(0, flock(mine.get(), LOCK_EX));
+    UniqueFd mine = BeginWithLock();
     std::vector<pid_t> waiters;
     for (const auto& path : {P("f"), Second("f"), Second("f")}) {
       waiters.push_back(Fork([&] {
@@ -301,8 +313,7 @@ TEST_F(RecoveryTest, WaitersForALockRideThroughARestart) {
         return flock(fd.get(), LOCK_EX) == 0 ? 0 : errno;
       }));
     }
-    for (int i = 0; i < 1000 && files_->locks().waiting() < 3; ++i) usleep(10000);
-    ASSERT_EQ(files_->locks().waiting(), 3u);
+    AwaitWaiters(3);
     if (in_order) {
       StopServer();
     } else {
@@ -310,8 +321,7 @@ TEST_F(RecoveryTest, WaitersForALockRideThroughARestart) {
     }
     usleep(100000);
     StartServer();
-    for (int i = 0; i < 1000 && files_->locks().waiting() < 3; ++i) usleep(10000);
-    EXPECT_EQ(files_->locks().waiting(), 3u);
+    AwaitWaiters(3);
     for (const pid_t waiter : waiters) EXPECT_EQ(0, waitpid(waiter, nullptr, WNOHANG));
     ASSERT_EQ(0, flock(mine.get(), LOCK_UN));
     for (const pid_t waiter : waiters) EXPECT_EQ(0, Join(waiter));
@@ -323,21 +333,13 @@ TEST_F(RecoveryTest, WaitersForALockRideThroughARestart) {
 }
 
 TEST_F(RecoveryTest, WaitingForALockIsInterruptedWithoutAServer) {
-  StartServer();
-  Mount();
-  MountSecond();
-  Write(P("f"), "x");
-  UniqueFd mine(open(P("f").c_str(), O_RDWR));
-  ASSERT_EQ(0, flock(mine.get(), LOCK_EX));
+  UniqueFd mine = BeginWithLock();
   const pid_t waiter = Fork([&] {
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, nullptr);
-    signal(SIGINT, SIG_DFL);
+    TakeSignal(SIGINT);
     UniqueFd fd(open(Second("f").c_str(), O_RDWR));
     return flock(fd.get(), LOCK_EX) == 0 ? 0 : 1;
   });
-  for (int i = 0; i < 1000 && files_->locks().waiting() < 1; ++i) usleep(10000);
+  AwaitWaiters(1);
   net_.Cut();
   kill(waiter, SIGINT);
   EXPECT_EQ(256 + SIGINT, Join(waiter));
@@ -354,8 +356,7 @@ TEST_F(RecoveryTest, WaitingForALockIsInterruptedWithoutAServer) {
 }
 
 TEST_F(RecoveryTest, OpenFilesWithoutANameSurviveARestart) {
-  StartServer();
-  Mount();
+  Begin();
   Write(P("gone"), "gone");
   Write(P("replaced"), "replaced");
   Write(P("new"), "new");
@@ -364,7 +365,8 @@ TEST_F(RecoveryTest, OpenFilesWithoutANameSurviveARestart) {
   UniqueFd nameless(open((top_ + "/one").c_str(), O_TMPFILE | O_RDWR, 0600));
   ASSERT_EQ(0, unlink(P("gone").c_str()));
   ASSERT_EQ(0, rename(P("new").c_str(), P("replaced").c_str()));
-  if (nameless) ASSERT_EQ(8, pwrite(nameless.get(), "nameless", 8, 0));
+  ASSERT_TRUE(nameless) << strerror(errno);
+  ASSERT_EQ(8, pwrite(nameless.get(), "nameless", 8, 0));
   KillServer();
   StartServer();
   char buffer[16] = {};
@@ -377,13 +379,13 @@ TEST_F(RecoveryTest, OpenFilesWithoutANameSurviveARestart) {
   EXPECT_EQ(6, st.st_size);
   EXPECT_EQ(8, pread(replaced.get(), buffer, sizeof(buffer), 0));
   EXPECT_STREQ("replaced", buffer);
-  if (nameless) EXPECT_EQ(8, pread(nameless.get(), buffer, sizeof(buffer), 0));
+  EXPECT_EQ(8, pread(nameless.get(), buffer, sizeof(buffer), 0));
+  EXPECT_STREQ("nameless", buffer);
   EXPECT_EQ("new", Read(Tree("replaced")));
 }
 
 TEST_F(RecoveryTest, CallsWaitOutACutLink) {
-  StartServer();
-  Mount();
+  Begin();
   Write(P("f"), "x");
   net_.Cut();
   std::atomic<bool> done{false};
@@ -402,8 +404,7 @@ TEST_F(RecoveryTest, CallsWaitOutACutLink) {
 }
 
 TEST_F(RecoveryTest, SoftMountsGiveUp) {
-  StartServer();
-  Mount("soft,timeo=3");
+  Begin(1, "soft,timeo=3");
   Write(P("f"), "x");
   net_.Cut();
   struct stat st;
@@ -414,8 +415,7 @@ TEST_F(RecoveryTest, SoftMountsGiveUp) {
 }
 
 TEST_F(RecoveryTest, SignalsEndWaitingProcesses) {
-  StartServer();
-  Mount();
+  Begin();
   net_.Cut();
   struct Case {
     int signal;
@@ -424,10 +424,7 @@ TEST_F(RecoveryTest, SignalsEndWaitingProcesses) {
   for (const Case& c : {Case{SIGKILL, 256 + SIGKILL}, Case{SIGINT, 256 + SIGINT},
                         Case{SIGTERM, 256 + SIGTERM}}) {
     const pid_t waiter = Fork([&] {
-      sigset_t none;
-      sigemptyset(&none);
-      sigprocmask(SIG_SETMASK, &none, nullptr);
-      signal(c.signal, SIG_DFL);
+      TakeSignal(c.signal);
       return mkdir(P("never" + std::to_string(c.signal)).c_str(), 0755) == 0 ? 0 : 1;
     });
     usleep(200000);
@@ -438,8 +435,7 @@ TEST_F(RecoveryTest, SignalsEndWaitingProcesses) {
 }
 
 TEST_F(RecoveryTest, StoppingWhileTheServerIsGoneLeavesNoMount) {
-  StartServer();
-  Mount();
+  Begin();
   Write(P("f"), "x");
   KillServer();
   one_.reset();
