@@ -160,7 +160,7 @@ TEST_F(IoTest, DirectIo) {
   std::unique_ptr<char, decltype(&free)> buffer(
       static_cast<char*>(aligned_alloc(4096, 1 << 20)), &free);
   UniqueFd fd(open(P("f").c_str(), O_CREAT | O_RDWR | O_DIRECT, 0644));
-  if (!fd && errno == EINVAL) return;  // this file system has none, as it may
+  if (!fd && errno == EINVAL) GTEST_SKIP() << "this file system has none, as it may";
   ASSERT_TRUE(fd);
   const std::string data = Pattern(1 << 20, 3);
   memcpy(buffer.get(), data.data(), data.size());

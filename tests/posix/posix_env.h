@@ -46,7 +46,12 @@ class PosixTest : public ::testing::Test {
 };
 
 // Tests that change user; need root.
-class PrivilegedTest : public PosixTest {};
+class PrivilegedTest : public PosixTest {
+ protected:
+  void SetUp() override {
+    if (geteuid() != 0) GTEST_SKIP() << "needs root, to become others";
+  }
+};
 // Tests of two mounts of one tree.
 class CoherenceTest : public PosixTest {};
 

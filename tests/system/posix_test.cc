@@ -24,6 +24,8 @@ TEST_P(PosixTest, TheWholeTablePasses) {
   const auto code = table.Wait(400);
   EXPECT_EQ(code.value_or(-1), 0)
       << Tail(table.out(), 6000) << Tail(table.err());
+  EXPECT_EQ(table.out().find("[  SKIPPED ]"), std::string::npos)
+      << Tail(table.out(), 6000);
   EXPECT_TRUE(share.server().Running());
   EXPECT_TRUE(one.process().Running());
   EXPECT_TRUE(two.process().Running());
