@@ -7,11 +7,12 @@
 
 #include "nic/base/wire_int.h"
 
-// What lies in a consumer's memory: a ring of slots of one size. A slot is filled
-// from its end: the payload, padded to a multiple of 64 bytes, then the tail, whose
-// last word is the sequence number. So a frame of any length is one write, a short
-// one goes in one Ethernet frame, the payload starts 64-byte aligned, and by rule
-// M11 of docs/memory-model.md the sequence is the last of it to be seen.
+// What lies in a consumer's memory: a ring of slots of one size. A slot is
+// filled from its end: the payload, padded to a multiple of 64 bytes, then the
+// tail, whose last word is the sequence number. So a frame of any length is one
+// write, a short one goes in one Ethernet frame, the payload starts 64-byte
+// aligned, and by rule M11 of docs/memory-model.md the sequence is the last of
+// it to be seen.
 //
 //   slot i:  |  unused  | payload | 0-63 zeros | tail, 64 bytes |
 //            0                                 payload_bytes    slot stride
@@ -25,10 +26,11 @@ struct SlotTail {
   Le64 duration_ns;   // kNoTime if it has none
   Le32 length_bytes;  // of the payload, without padding
   Le32 flags;         // FrameFlag bits; others are 0 and ignored
-  Le64 number;        // of the frame at its source, from 0: every frame it made counts
-  Le64 overrun;       // frames the source itself lost before this one, in all
-  Le64 dropped;       // frames this consumer did not get by its policy, in all
-  Le64 sequence;      // of this write to this ring: 1, 2, ...
+  Le64
+      number;  // of the frame at its source, from 0: every frame it made counts
+  Le64 overrun;   // frames the source itself lost before this one, in all
+  Le64 dropped;   // frames this consumer did not get by its policy, in all
+  Le64 sequence;  // of this write to this ring: 1, 2, ...
 };
 static_assert(sizeof(SlotTail) == 64);
 static_assert(offsetof(SlotTail, length_bytes) == 24);
@@ -38,7 +40,8 @@ inline constexpr uint64_t kNoTime = UINT64_MAX;
 
 // In the feeder's memory; the consumer writes it.
 struct CreditBlock {
-  Le64 released;  // how many slots the consumer has given back, in order, in all
+  Le64
+      released;  // how many slots the consumer has given back, in order, in all
 };
 static_assert(sizeof(CreditBlock) == 8);
 
