@@ -83,16 +83,25 @@ class Disk {
     bool read_only = false;
     bool can_discard = false;
     bool rotational = false;
+    uint64_t medium = 0;      // names it, as long as it exists; 0: it has no name
+    uint64_t appearance = 0;  // another: the device was away, with what was not flushed
   };
   virtual ~Disk() = default;
   virtual Geometry geometry() const = 0;
   // Whole ranges or an error (OUT_OF_RANGE, PERMISSION_DENIED, DATA_LOSS for a failed
   // medium, UNAVAILABLE if the device has gone, RESOURCE_EXHAUSTED for no space).
   virtual absl::Status Read(uint64_t offset, std::span<uint8_t> into) = 0;
+  // The same if it takes no waiting for the medium; false if it does, or on errors: then
+  // nothing was done that counts.
+  virtual bool ReadAtOnce(uint64_t /*offset*/, std::span<uint8_t> /*into*/) { return false; }
   // With `durable`, on the medium when it returns; else after the next Flush.
   virtual absl::Status Write(uint64_t offset, std::span<const uint8_t> data, bool durable) = 0;
+  // Everything written before it began is on the medium. Once this has failed nobody
+  // knows what is there, and it fails until the disk is opened again.
   virtual absl::Status Flush() = 0;
+  // The content does not matter any more; it need not become zero.
   virtual absl::Status Discard(uint64_t offset, uint64_t length) = 0;
+  // With `may_unmap`, space that holds zeroes may be given back.
   virtual absl::Status WriteZeroes(uint64_t offset, uint64_t length, bool may_unmap) = 0;
 };
 
