@@ -124,20 +124,66 @@ absl::Status DescribeBlockDevice(int fd, const struct stat& st, const std::strin
 // Keeps other programs away as long as anybody has the disk open here. Every opening has
 // a descriptor of its own besides (so that each hears of failed writes), which is why the
 // lock cannot be on those.
-struct Guard {
-  UniqueFd fd;
-  bool read_only = true;
+class Guard {
+ public:
+  // To be paired with Leave, if OK.
+  absl::Status Enter(const std::string& path, bool is_device, bool read_only);
+  void Leave() {
+    std::lock_guard lock(mutex_);
+    if (--users_ == 0) fd_.reset();
+  }
+
+ private:
+  std::mutex mutex_;
+  UniqueFd fd_;
+  bool read_only_ = true;
+  int users_ = 0;
 };
+
+// Two servers, or a server and a local mount, must not write to one disk.
+absl::Status Guard::Enter(const std::string& path, bool is_device, bool read_only) {
+  std::lock_guard lock(mutex_);
+  if (users_ > 0 && (!read_only_ || read_only)) {
+    ++users_;
+    return absl::OkStatus();
+  }
+  const int exclusive = is_device && !read_only ? O_EXCL : 0;
+  UniqueFd fd(open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | exclusive | O_CLOEXEC));
+  if (!fd && errno == EBUSY) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is in use on its own machine: mounted, or open in another program"));
+  }
+  if (!fd) return ErrnoError(errno, path);
+  // Our own readers' lock would be in the way of a writer's.
+  if (users_ > 0) flock(fd_.get(), LOCK_UN);
+  // Reading a device while its own machine writes to it is its reader's business.
+  const bool locks = !is_device || !read_only;
+  if (locks && flock(fd.get(), (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+    const int error = errno;
+    if (users_ > 0) flock(fd_.get(), LOCK_SH | LOCK_NB);
+    if (error != EWOULDBLOCK) return ErrnoError(error, absl::StrCat("locking ", path));
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is locked by another program on its machine"));
+  }
+  fd_ = std::move(fd);
+  read_only_ = read_only;
+  ++users_;
+  return absl::OkStatus();
+}
 
 class OpenMedium final : public Disk {
  public:
   OpenMedium(UniqueFd fd, bool is_device, Geometry geometry, std::string path,
-             std::shared_ptr<Guard> guard)
+             std::shared_ptr<Guard> guard)  // entered
       : fd_(std::move(fd)),
         is_device_(is_device),
         geometry_(geometry),
         path_(std::move(path)),
         guard_(std::move(guard)) {}
+  ~OpenMedium() override {
+    fd_.reset();
+    guard_->Leave();
+  }
 
   Geometry geometry() const override { return geometry_; }
   absl::Status Read(uint64_t offset, std::span<uint8_t> into) override;
@@ -153,7 +199,7 @@ class OpenMedium final : public Disk {
   absl::Status StoreZeroes(uint64_t offset, uint64_t length);
   absl::Status NotDurable(int error);
 
-  const UniqueFd fd_;
+  UniqueFd fd_;
   const bool is_device_;
   const Geometry geometry_;
   const std::string path_;
@@ -297,12 +343,9 @@ class BlockDevice final : public Device {
   absl::StatusOr<std::shared_ptr<Disk>> OpenDisk(bool read_only) override;
 
  private:
-  absl::StatusOr<std::shared_ptr<Guard>> Protect(bool is_device, bool read_only);
-
   const std::string path_;
   const bool read_only_;
-  std::mutex mutex_;
-  std::weak_ptr<Guard> guard_;
+  const std::shared_ptr<Guard> guard_ = std::make_shared<Guard>();
 };
 
 DeviceInfo BlockDevice::Describe() {
@@ -324,34 +367,6 @@ DeviceInfo BlockDevice::Describe() {
   return info;
 }
 
-// Two servers, or a server and a local mount, must not write to one disk.
-absl::StatusOr<std::shared_ptr<Guard>> BlockDevice::Protect(bool is_device, bool read_only) {
-  auto guard = guard_.lock();
-  if (guard && (!guard->read_only || read_only)) return guard;
-  const int exclusive = is_device && !read_only ? O_EXCL : 0;
-  UniqueFd fd(open(path_.c_str(), (read_only ? O_RDONLY : O_RDWR) | exclusive | O_CLOEXEC));
-  if (!fd && errno == EBUSY) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path_, " is in use on its own machine: mounted, or open in another program"));
-  }
-  if (!fd) return ErrnoError(errno, path_);
-  // Reading a device while its own machine writes to it is its reader's business.
-  const bool locks = !is_device || !read_only;
-  if (guard) guard->fd.reset();  // a reader's, which would be in the way
-  if (locks && flock(fd.get(), (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
-    const int error = errno;
-    if (guard && flock(fd.get(), LOCK_SH | LOCK_NB) == 0) guard->fd = std::move(fd);
-    if (error != EWOULDBLOCK) return ErrnoError(error, absl::StrCat("locking ", path_));
-    return absl::FailedPreconditionError(
-        absl::StrCat(path_, " is locked by another program on its machine"));
-  }
-  if (!guard) guard = std::make_shared<Guard>();
-  guard->fd = std::move(fd);
-  guard->read_only = read_only;
-  guard_ = guard;
-  return guard;
-}
-
 absl::StatusOr<std::shared_ptr<Disk>> BlockDevice::OpenDisk(bool read_only) {
   read_only = read_only || read_only_;
   UniqueFd fd(open(path_.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK));
@@ -369,18 +384,17 @@ absl::StatusOr<std::shared_ptr<Disk>> BlockDevice::OpenDisk(bool read_only) {
   }
   Disk::Geometry geometry;
   geometry.read_only = read_only;
-  std::lock_guard lock(mutex_);
-  auto guard = Protect(is_device, read_only);
-  if (!guard.ok()) return guard.status();
+  if (auto status = guard_->Enter(path_, is_device, read_only); !status.ok()) return status;
   const absl::Status status = is_device
                                   ? DescribeBlockDevice(fd.get(), st, path_, &geometry)
                                   : DescribeImage(fd.get(), st, &geometry);
+  // From here on its destructor leaves.
+  auto medium = std::make_shared<OpenMedium>(std::move(fd), is_device, geometry, path_, guard_);
   if (!status.ok()) return status;
   if (geometry.size_bytes == 0) {
     return absl::FailedPreconditionError(absl::StrCat(path_, " is empty: it is no disk"));
   }
-  return std::make_shared<OpenMedium>(std::move(fd), is_device, geometry, path_,
-                                      *std::move(guard));
+  return medium;
 }
 
 absl::StatusOr<std::unique_ptr<Device>> MakeBlock(const std::string& argument, Clock&) {
