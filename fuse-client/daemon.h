@@ -10,24 +10,6 @@
 
 namespace tripwire::fuse {
 
-// Becoming a daemon in two steps: the process forks first, while it has one thread
-// and no devices, and the parent ends when the child says how it went.
-class Daemon {
- public:
-  // In the child, returns. In the parent, waits for the child's word, prints its
-  // error if there is one, and exits accordingly; never returns.
-  static Daemon Fork(const char* program);
-
-  // Says that all is well: the parent exits with 0. Detaches from the terminal.
-  void Ready();
-  // Says what went wrong in one line: the parent prints it and exits with `code`.
-  void Fail(const std::string& message, int code);
-
- private:
-  explicit Daemon(UniqueFd pipe) : pipe_(std::move(pipe)) {}
-  UniqueFd pipe_;
-};
-
 // A small process that outlives this one by an instant and takes the mount away if
 // this one could not (it was killed): a dead mount would make everyone who looks at
 // it fail. Made while the process has one thread.

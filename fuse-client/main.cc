@@ -16,6 +16,7 @@
 #include "fuse-client/mount_table.h"
 #include "nic/api/nic.h"
 #include "nic/api/stats/stats.h"
+#include "nic/base/daemon.h"
 #include "nic/port/port_spec.h"
 #include "spdlog/sinks/basic_file_sink.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
@@ -136,7 +137,7 @@ int Main(int argc, char** argv) {
   }
   if (options.fake) return 0;
   std::optional<Daemon> daemon;
-  if (!options.foreground) daemon = Daemon::Fork(kProgram);
+  if (!options.foreground) daemon = Daemon::Fork(kProgram, kMountFailed);
   return Serve(options, *mountpoint, std::move(daemon));
 }
 

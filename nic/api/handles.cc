@@ -76,11 +76,12 @@ uint64_t Tripwire::Wait(uint64_t seen, uint64_t deadline_ns) {
   if (context_ == nullptr) return 0;
   Engine& engine = context_->impl_.engine();
   uint64_t count = 0;
+  const TripwireEntry* entry = nullptr;  // it stays where it is
   context_->nic_.WaitUntil(
       [&] {
-        const TripwireEntry& entry = engine.tripwire(id_);
-        count = entry.count;
-        return entry.count > seen || entry.link_lost;
+        if (entry == nullptr) entry = &engine.tripwire(id_);
+        count = entry->count;
+        return count > seen || entry->link_lost;
       },
       deadline_ns);
   return count;

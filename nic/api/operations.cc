@@ -48,6 +48,13 @@ absl::Status Context::Write(const RemoteAperture& to, uint64_t offset,
   if (!InRange(to.name.length_bytes, offset, data.size())) {
     return absl::OutOfRangeError("write beyond the peer's aperture");
   }
+  if (completion == nullptr && order == WriteOrder::kOrdered) {
+    auto lock = impl_.Lock();
+    if (impl_.engine().WriteAtOnce(id_, to.link, to.name, offset, data)) {
+      impl_.driver().NoteWork();
+      return absl::OkStatus();
+    }
+  }
   const uint64_t copied = completion == nullptr ? data.size() : 0;
   return Issue(to.link, completion, copied, [&](Engine& engine) {
     return engine.Write(to.link, to.name, offset, data, completion,

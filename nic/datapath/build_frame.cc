@@ -74,7 +74,7 @@ void Engine::FillHeaders(const Link& link, uint8_t type, uint16_t flags,
                          uint8_t* out) const {
   auto* ethernet = reinterpret_cast<wire::EthernetHeader*>(out);
   std::memcpy(ethernet->destination, link.remote_mac.bytes.data(), 6);
-  std::memcpy(ethernet->source, ports_[link.port]->info().mac.bytes.data(), 6);
+  std::memcpy(ethernet->source, macs_[link.port].bytes.data(), 6);
   std::memcpy(ethernet->ether_type, wire::kEtherType, 2);
   auto* header = reinterpret_cast<wire::FrameHeader*>(
       out + sizeof(wire::EthernetHeader));

@@ -13,6 +13,8 @@ namespace {
 constexpr uint64_t kServiceNs = 5 * kMillisecond;
 // Bursts of so many frames are worth looking through before they are taken.
 constexpr size_t kLookAheadFrames = 4;
+// What an answer acknowledges as a rule is no more frames.
+constexpr uint64_t kFewUnacknowledged = 4;
 
 }  // namespace
 
@@ -61,39 +63,45 @@ void Engine::LookAhead(size_t received) {
 }
 
 bool Engine::ReceiveBursts() {
-  if (now_ns_ >= service_at_) {
-    service_at_ = kNever;
-    for (auto& port : ports_) {
-      service_at_ = std::min(service_at_, port->Service(now_ns_));
-    }
-  }
   bool busy = false;
   for (size_t port = 0; port < ports_.size(); ++port) {
     const size_t received = ports_[port]->Receive(rx_burst_);
     if (received == 0) continue;
     busy = true;
-    const bool is_long = received >= kLookAheadFrames;
-    if (is_long) LookAhead(received);
-    size_t kept = 0;
-    for (size_t i = 0; i < received; ++i) {
-      Frame& frame = rx_burst_[i];
-      ++counters_.rx_frames;
-      counters_.rx_bytes += frame.length_bytes;
-      Received& received_frame = rx_views_[i];
-      if (!is_long) received_frame.Parse(frame);
-      OnFrame(port, frame, received_frame);
-      // A frame that came early now belongs to its link.
-      if (frame.data == nullptr) continue;
-      if (kept != i) rx_burst_[kept] = frame;
-      ++kept;
-    }
-    if (kept > 0) {
-      ports_[port]->Release(std::span<const Frame>(rx_burst_.data(), kept));
-    }
+    TakeBurst(port, received);
   }
   // A busy engine is not woken by its ports, so it looks now and then.
   if (busy) service_at_ = std::min(service_at_, now_ns_ + kServiceNs);
   return busy;
+}
+
+void Engine::ServePorts() {
+  service_at_ = kNever;
+  for (auto& port : ports_) {
+    service_at_ = std::min(service_at_, port->Service(now_ns_));
+  }
+}
+
+void Engine::TakeBurst(size_t port, size_t received) {
+  const bool is_long = received >= kLookAheadFrames;
+  if (is_long) LookAhead(received);
+  size_t kept = 0;
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < received; ++i) {
+    Frame& frame = rx_burst_[i];
+    bytes += frame.length_bytes;
+    if (!is_long) rx_views_[i].Parse(frame);
+    OnFrame(port, frame, rx_views_[i]);
+    // A frame that came early now belongs to its link.
+    if (frame.data == nullptr) continue;
+    if (kept != i) rx_burst_[kept] = frame;
+    ++kept;
+  }
+  counters_.rx_frames += received;
+  counters_.rx_bytes += bytes;
+  if (kept > 0) {
+    ports_[port]->Release(std::span<const Frame>(rx_burst_.data(), kept));
+  }
 }
 
 void Engine::OnFrame(size_t port, Frame& frame, Received& received) {
@@ -115,7 +123,7 @@ void Engine::OnFrame(size_t port, Frame& frame, Received& received) {
     ++counters_.drop_malformed;
     return;
   }
-  const MacAddress& mine = ports_[port]->info().mac;
+  const MacAddress& mine = macs_[port];
   if (std::memcmp(mine.bytes.data(), view.ethernet->destination, 6) != 0 &&
       !(view.ethernet->destination[0] & 1)) {
     return;  // a promiscuous or flooding medium: somebody else's frame
@@ -161,7 +169,9 @@ void Engine::OnFrame(size_t port, Frame& frame, Received& received) {
   link->path = frame.path;
   link->heard_ns = now_ns_;
   link->probes = 0;
-  if (IsPlainWrite(*link, view)) return TakePlainWrite(*link, received);
+  if (IsPlainWrite(*link, view) && NoneSentAgain(*link)) {
+    return TakePlainWrite(*link, received);
+  }
   if (!ApplyAck(*link, view)) return;
   if (!link->carries_data()) return;  // that was the end of its closing
   if (wire::IsSequenced(view.type())) {
@@ -172,15 +182,27 @@ void Engine::OnFrame(size_t port, Frame& frame, Received& received) {
   }
 }
 
-// The usual write: the next of its link, with no news for what this side sends,
-// and nothing held or owed. It skips the questions whose answers that gives.
+// The usual write: the next of its link, which acknowledges all that this side
+// has sent, with nothing held, owed or waiting to be sent. It skips the
+// questions whose answers that gives.
 bool Engine::IsPlainWrite(const Link& link, const wire::FrameView& view) {
   return view.type() == wire::kWrite &&
          view.sequence() == static_cast<uint32_t>(link.expected) &&
-         link.next_sequence == link.acked && link.ops.empty() &&
-         view.header->acknowledged.get() == static_cast<uint32_t>(link.acked) &&
+         view.header->acknowledged.get() ==
+             static_cast<uint32_t>(link.next_sequence) &&
          link.refusals.empty() && link.early_count == 0 &&
-         link.pending.barrier == 0;
+         link.pending.barrier == 0 && link.received_count == 0 &&
+         link.lost_count == 0 &&
+         link.cursor_op == link.first_op + link.ops.size();
+}
+
+// Of what is not acknowledged, which must be little.
+bool Engine::NoneSentAgain(const Link& link) {
+  if (link.next_sequence - link.acked > kFewUnacknowledged) return false;
+  for (uint64_t s = link.acked; s < link.next_sequence; ++s) {
+    if (link.Sent(s).retransmitted) return false;
+  }
+  return true;
 }
 
 void Engine::TakePlainWrite(Link& link, const Received& received) {
@@ -188,16 +210,21 @@ void Engine::TakePlainWrite(Link& link, const Received& received) {
   link.peer_credit = view.header->credit.get();
   if (view.has(wire::kAckRequested)) link.ack_requested = true;
   ++news_;
+  const auto& body = view.body<wire::WritePayload>();
+  const auto data = view.data<wire::WritePayload>();
+  const uint64_t offset = body.offset.get();
   ApertureEntry* aperture = received.aperture;
-  if (aperture != nullptr && view.has(wire::kLast) && link.touched.empty()) {
+  if (view.has(wire::kLast) && link.touched.empty() &&
+      (aperture != nullptr ||
+       contexts_[link.context]->apertures.Check(
+           link.id, body.handle.get(), body.generation.get(), Access::kWrite,
+           offset, data.size(), &aperture) == OpStatus::kOk)) {
     // All of OnWrite that is left of it when the frame is checked, and is all
     // of its operation.
-    const uint64_t offset = view.body<wire::WritePayload>().offset.get();
-    PlaceChecked(*aperture, offset, view.data<wire::WritePayload>());
+    PlaceChecked(*aperture, offset, data);
     ++aperture->accesses;
     if (aperture->tripwires != nullptr) {
-      TouchWritten(*aperture, offset, view.data<wire::WritePayload>().size(),
-                   view.hops());
+      TouchWritten(*aperture, offset, data.size(), view.hops());
     }
     ++counters_.writes;
     link.access_refused = false;
@@ -206,6 +233,7 @@ void Engine::TakePlainWrite(Link& link, const Received& received) {
   }
   ++link.expected;
   NoteReceived(link);
+  if (link.acked != link.next_sequence) AcknowledgeAll(link);
 }
 
 }  // namespace tripwire

@@ -18,7 +18,9 @@ Engine::Engine(EngineOptions options, Clock& clock, Random& random,
     : options_(options),
       clock_(clock),
       random_(random),
-      ports_(std::move(ports)) {}
+      ports_(std::move(ports)) {
+  for (const auto& port : ports_) macs_.push_back(port->info().mac);
+}
 
 Engine::~Engine() {
   for (auto& link : links_) {
@@ -30,11 +32,12 @@ bool Engine::Poll(uint64_t now_ns) {
   now_ns_ = now_ns;
   now_is_stale_ = false;
   ++counters_.polls;
+  if (now_ns_ >= service_at_) ServePorts();
   bool busy = ReceiveBursts();
   if (!busy && !questions_owed_.empty()) AskWhatIsOwed();
-  busy |= RunTimers();
+  if (now_ns_ >= timers_at_) busy |= RunTimers();
   if (!chains_.empty()) busy |= RunChains();
-  busy |= ServeLinks();
+  if (!ready_.empty()) busy |= ServeLinks();
   return busy;
 }
 
@@ -53,6 +56,7 @@ void Engine::Schedule(Link& link) {
   if (due >= link.scheduled_at) return;
   link.scheduled_at = due;
   timers_.emplace(due, link.id.value);
+  timers_at_ = std::min(timers_at_, due);
 }
 
 bool Engine::RunTimers() {
@@ -71,6 +75,8 @@ bool Engine::RunTimers() {
     if (link->carries_data()) Schedule(*link);
     busy = true;
   }
+  timers_at_ = timers_.empty() ? kNever : timers_.top().first;
+  if (control_ != nullptr) timers_at_ = std::min(timers_at_, control_at_);
   return busy;
 }
 
@@ -98,7 +104,6 @@ void Engine::RunLinkTimers(Link& link) {
 }
 
 bool Engine::ServeLinks() {
-  if (ready_.empty()) return false;
   const uint64_t sent_before = counters_.tx_frames;
   serving_.swap(ready_);
   for (LinkId id : serving_) {

@@ -21,6 +21,7 @@
 #include "nic/datapath/aperture_table.h"
 #include "nic/datapath/copy_pool.h"
 #include "nic/datapath/counters.h"
+#include "nic/datapath/engine_types.h"
 #include "nic/datapath/link.h"
 #include "nic/datapath/place.h"
 #include "nic/datapath/slab.h"
@@ -31,36 +32,6 @@
 #include "nic/wire/parse.h"
 
 namespace tripwire {
-
-// What the engine hands upwards: frames outside links, and the beginnings and
-// ends of links.
-class ControlPlane {
- public:
-  virtual ~ControlPlane() = default;
-  virtual void OnControlFrame(size_t port, PathId path,
-                              const wire::FrameView& view) = 0;
-  // `link` ended: its context, if told, hears of it by an event.
-  virtual void OnLinkEnded(Link& link) = 0;
-  virtual uint64_t OnTime(uint64_t now_ns) = 0;  // returns its next deadline
-};
-
-struct EngineOptions {
-  uint64_t keepalive_ns = kSecond;
-  uint64_t peer_timeout_ns = 6 * kSecond;
-  bool go_back_n = false;
-  bool checksum = true;
-  // Of every link, both ways; part of the protocol. Tests start elsewhere, to
-  // see the 32 bits on the wire wrap.
-  uint64_t first_sequence = 1;
-  // What this NIC says it understands (wire::Feature).
-  uint32_t features = wire::kFeatureAtomics | wire::kFeatureUnordered |
-                      wire::kFeatureHops;
-};
-
-// Where a walk over a table stands; begins at the first entry.
-struct StatsCursor {
-  size_t table = 0, slot = 0;
-};
 
 // The NIC itself: ports in, memory and events out. Everything a frame can cause
 // happens here, on one thread at a time, with time and randomness from outside.
@@ -78,7 +49,10 @@ class Engine {
   ~Engine();
   Engine(const Engine&) = delete;
 
-  void set_control(ControlPlane* control) { control_ = control; }
+  void set_control(ControlPlane* control) {
+    control_ = control;
+    WakeControl();
+  }
 
   // One turn: receives a burst from each port, delivers it, acknowledges, sends
   // what there is room for, and runs due timers. Returns whether anything
@@ -91,7 +65,7 @@ class Engine {
   // A port's wake_fd was readable: let the ports do their slow work at once.
   void ServicePorts() { service_at_ = 0; }
   // The control plane has something to do now.
-  void WakeControl() { control_at_ = 0; }
+  void WakeControl() { control_at_ = timers_at_ = 0; }
   // Changes whenever memory, a completion or an event may have changed.
   uint64_t news() const { return news_; }
 
@@ -128,6 +102,18 @@ class Engine {
     bool is_unordered = false;
     uint8_t hops = 0;
   };
+  // The short way for the usual small write without a Completion, with all that
+  // is to be asked about the context and the link. False, with nothing done,
+  // when this is no case for it: then Write is.
+  bool WriteAtOnce(uint32_t context, LinkId id, const ApertureName& to,
+                   uint64_t offset, std::span<const uint8_t> data) {
+    Link* link = FindLink(id);
+    return link != nullptr && link->context == context &&
+           link->state == LinkState::kOpen &&
+           data.size() <= SendOp::kInlineBytes &&
+           MayQueue(context, data.size()) &&
+           WriteAtOnce(*link, to, offset, data);
+  }
   bool Write(LinkId link, const ApertureName& to, uint64_t offset,
              std::span<const uint8_t> data, Completion* completion,
              WriteOptions options);
@@ -250,8 +236,11 @@ class Engine {
   // burst.cc
   void LookAhead(size_t received);
   bool ReceiveBursts();
+  void TakeBurst(size_t port, size_t received);
+  void ServePorts();
   void OnFrame(size_t port, Frame& frame, Received& received);
   static bool IsPlainWrite(const Link& link, const wire::FrameView& view);
+  static bool NoneSentAgain(const Link& link);
   void TakePlainWrite(Link& link, const Received& received);
 
   // engine.cc
@@ -332,6 +321,7 @@ class Engine {
   // loss.cc
   // False when the frame acknowledges what was never sent.
   bool ApplyAck(Link& link, const wire::FrameView& view);
+  void AcknowledgeAll(Link& link);
   void CountAnswers(Link& link);
   void GrowWindow(Link& link, uint32_t newly);
   void ApplyCompletion(Link& link);
@@ -442,6 +432,7 @@ class Engine {
   Clock& clock_;
   Random& random_;
   std::vector<std::unique_ptr<Port>> ports_;
+  std::vector<MacAddress> macs_;  // theirs
   ControlPlane* control_ = nullptr;
   NicCounters counters_;
   uint64_t news_ = 0;
@@ -449,6 +440,7 @@ class Engine {
   bool now_is_stale_ = false;
   uint64_t service_at_ = 0;
   uint64_t control_at_ = 0;
+  uint64_t timers_at_ = 0;  // control_at_, or when the first of timers_ is due
   uint32_t tripwires_made_ = 0;
   uint32_t held_frames_ = 0;  // early frames, all links
   // Here rather than on the stack: clearing them would cost more than a frame.

@@ -13,6 +13,14 @@ namespace {
 // now and then: no case for the short way.
 constexpr uint64_t kFewUnacknowledged = 32;
 
+void CopySmall(uint8_t* to, std::span<const uint8_t> data) {
+  if (data.size() == sizeof(uint64_t)) {  // most are words
+    std::memcpy(to, data.data(), sizeof(uint64_t));
+  } else {
+    std::copy(data.begin(), data.end(), to);
+  }
+}
+
 }  // namespace
 
 // An operation of this kind at the end of the queue, without its data.
@@ -53,11 +61,11 @@ bool Engine::Write(LinkId id, const ApertureName& to, uint64_t offset,
                    WriteOptions options) {
   Link* link = FindLink(id);
   if (link == nullptr || link->state != LinkState::kOpen) return false;
-  now_is_stale_ = true;
   if (completion == nullptr && data.size() <= SendOp::kInlineBytes &&
       options.hops == 0 && WriteAtOnce(*link, to, offset, data)) {
     return true;
   }
+  now_is_stale_ = true;
   SendOp& op =
       QueueWrite(*link, to, offset, data.size(), completion, options);
   op.data = data.data();
@@ -118,13 +126,14 @@ bool Engine::WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
   body->handle = to.handle;
   body->generation = to.generation;
   body->offset = offset;
-  std::copy(data.begin(), data.end(), reinterpret_cast<uint8_t*>(body + 1));
+  CopySmall(reinterpret_cast<uint8_t*>(body + 1), data);
   frame.length_bytes =
       wire::Seal(frame.data, sizeof *body + data.size(), link.checksum);
   if (port.Transmit(link.path, {&frame, 1}) == 0) {
     port.Release({&frame, 1});
     return false;
   }
+  now_is_stale_ = true;
   ++counters_.tx_frames;
   counters_.tx_bytes += frame.length_bytes;
   SendOp& op = link.ops.emplace_back();
@@ -133,7 +142,7 @@ bool Engine::WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
   op.generation = to.generation;
   op.offset = offset;
   op.length = data.size();
-  std::copy(data.begin(), data.end(), op.small);
+  CopySmall(op.small, data);
   op.is_small = true;
   Charge(link, op, data.size());
   NotePieceSent(link, {number, 0, static_cast<uint32_t>(data.size()), true},

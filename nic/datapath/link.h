@@ -44,6 +44,9 @@ struct SendOp {
   // Data of up to so many bytes is kept in the operation itself.
   static constexpr size_t kInlineBytes = 64;
 
+  // Leaves `small` as it is: clearing it costs more than all else.
+  SendOp() {}  // NOLINT
+
   uint8_t type = 0;           // wire::FrameType
   uint32_t handle = 0;        // peer's aperture; for read responses, ours
   uint32_t generation = 0;
@@ -266,6 +269,9 @@ struct Link {
   uint64_t retransmitted_frames = 0;
 
   SentFrame& Sent(uint64_t sequence) { return sent[sequence % kWindowFrames]; }
+  const SentFrame& Sent(uint64_t sequence) const {
+    return sent[sequence % kWindowFrames];
+  }
   Frame& Early(uint64_t sequence) { return early[sequence % kWindowFrames]; }
   WriteFrame* Placed(uint64_t sequence) {
     if (placed.empty()) return nullptr;

@@ -108,6 +108,23 @@ bool Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   return true;
 }
 
+// What ApplyAck and ApplyCompletion come to when all there is was acknowledged
+// by a frame that was taken in its turn, and none of it was sent again or is
+// missing.
+void Engine::AcknowledgeAll(Link& link) {
+  const auto newly = static_cast<uint32_t>(link.next_sequence - link.acked);
+  const uint64_t sent_ns = link.Sent(link.next_sequence - 1).sent_ns;
+  link.MeasureRoundTrip(Now() - std::min(Now(), sent_ns));
+  if (link.congestion_window < kWindowFrames) GrowWindow(link, newly);
+  link.acked = link.next_sequence;
+  link.backoff = 0;
+  link.repeated_acks = 0;
+  link.answers_queued = 0;
+  link.counted_op = link.first_op + link.ops.size();
+  link.retransmit_at = kNever;
+  CompleteOps(link, link.acked);
+}
+
 // Answers make room for requests as soon as they are acknowledged, not only when
 // they are complete: for that, a request that waits for the room may be missing.
 void Engine::CountAnswers(Link& link) {
@@ -161,7 +178,7 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
     Completion* completion = op.completion;
     link.ops.pop_front();
     ++link.first_op;
-    Finish(completion, status);
+    if (completion != nullptr) Finish(completion, status);
   }
 }
 
@@ -210,7 +227,7 @@ void Engine::SetRetransmitTimer(Link& link) {
     return;
   }
   link.retransmit_at = Now() + link.RetransmitTimeoutNs();
-  Schedule(link);
+  if (link.retransmit_at < link.scheduled_at) Schedule(link);
 }
 
 void Engine::OnRetransmitTimer(Link& link) {

@@ -194,7 +194,7 @@ void Engine::NoteReceived(Link& link) {
   ++link.unacknowledged;
   if (link.ack_at == kNever) {
     link.ack_at = Now() + kAckDelayNs;
-    Schedule(link);
+    if (link.ack_at < link.scheduled_at) Schedule(link);
   }
   if (!link.ack_delayed) {
     link.ack_delayed = true;

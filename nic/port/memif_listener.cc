@@ -64,7 +64,7 @@ MemifListenerPort::Member* MemifListenerPort::Find(PathId path) {
 
 size_t MemifListenerPort::Receive(std::span<Frame> frames) {
   size_t count = 0;
-  size_t idle = 0;  // members in a row that had nothing
+  size_t idle = 0;  // members in a row that have nothing more
   while (count < frames.size() && idle < active_.size()) {
     if (next_to_serve_ >= active_.size()) next_to_serve_ = 0;
     const uint32_t place = active_[next_to_serve_++];
@@ -73,7 +73,7 @@ size_t MemifListenerPort::Receive(std::span<Frame> frames) {
     const size_t got =
         ReceiveFrom(channel, PathOf(place), frames.subspan(count, turn));
     count += got;
-    idle = got == 0 ? idle + 1 : 0;
+    idle = got < turn ? idle + 1 : 0;
     if (channel.is_broken()) has_broken_ = true;
   }
   if (has_broken_) RemoveBroken();

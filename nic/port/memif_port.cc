@@ -52,9 +52,8 @@ size_t MemifPort::Drop(std::span<const Frame> frames) {
   return frames.size();
 }
 
-size_t MemifPort::ReceiveFrom(MemifChannel& channel, PathId path,
-                              std::span<Frame> frames) {
-  if (!channel.HasFrames()) return 0;
+size_t MemifPort::TakeFrom(MemifChannel& channel, PathId path,
+                           std::span<Frame> frames) {
   size_t borrowed = 0;
   const size_t count =
       channel.Receive(*pool_, path, frames, counters_, &borrowed);
@@ -89,7 +88,7 @@ void MemifPort::Release(std::span<const Frame> frames) {
 void MemifPort::AllReturned() {
   for (MemifChannel* lender : lenders_) lender->GiveBack();
   lenders_.clear();
-  retired_.clear();
+  if (!retired_.empty()) retired_.clear();
 }
 
 void MemifPort::Retire(std::unique_ptr<MemifChannel> channel) {

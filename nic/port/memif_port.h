@@ -59,7 +59,9 @@ class MemifPort : public Port {
   // Receives from one channel. Frames it hands out lie in the channel's memory
   // until they are released, whatever becomes of the channel meanwhile.
   size_t ReceiveFrom(MemifChannel& channel, PathId path,
-                     std::span<Frame> frames);
+                     std::span<Frame> frames) {
+    return channel.HasFrames() ? TakeFrom(channel, path, frames) : 0;
+  }
   // Ends a channel, or keeps its memory until no frame lies there any more.
   void Retire(std::unique_ptr<MemifChannel> channel);
 
@@ -71,6 +73,7 @@ class MemifPort : public Port {
   DoorbellRinger ringer_;
 
  private:
+  size_t TakeFrom(MemifChannel& channel, PathId path, std::span<Frame> frames);
   void AllReturned();
 
   size_t borrowed_ = 0;                  // frames handed out, still in rings

@@ -13,6 +13,27 @@ namespace {
 using SharedIndex = std::atomic_ref<uint16_t>;
 
 constexpr size_t kSkewFromBytes = 512;
+constexpr size_t kShortBytes = 64;
+
+template <size_t kBytes>
+struct Piece {
+  uint8_t bytes[kBytes];
+};
+
+// As memmove, which a short frame would wait for: a hostile peer may have
+// offered a buffer where a frame lies that is sent.
+void CopyPart(uint8_t* to, const uint8_t* from, size_t n) {
+  if (n > kShortBytes || n < 32) {
+    std::memmove(to, from, n);
+    return;
+  }
+  // All is read before anything is written.
+  Piece<32> begin, end;
+  std::memcpy(&begin, from, sizeof begin);
+  std::memcpy(&end, from + n - sizeof end, sizeof end);
+  std::memcpy(to, &begin, sizeof begin);
+  std::memcpy(to + n - sizeof end, &end, sizeof end);
+}
 
 }  // namespace
 
@@ -58,9 +79,37 @@ uint8_t* MemifProducer::Slot(uint16_t number, MemifDescriptor* descriptor) {
 
 bool MemifProducer::Push(std::span<const uint8_t> head,
                          std::span<const uint8_t> tail) {
+  if (room_ == 0) {
+    room_ = is_broken_ ? 0 : FreshRoom();
+    if (room_ == 0) return false;
+  }
+  MemifDescriptor descriptor;
+  uint8_t* buffer = Slot(filled_, &descriptor);
+  if (buffer == nullptr) return false;
+  const size_t total = head.size() + tail.size();
+  if (total > descriptor.length_bytes) return PushChained(head, tail);
+  if (may_skew_ && total >= kSkewFromBytes &&
+      total + kFrameSkewBytes <= descriptor.length_bytes) {
+    descriptor.offset += kFrameSkewBytes;
+    buffer += kFrameSkewBytes;
+  }
+  CopyPart(buffer, head.data(), head.size());
+  if (!tail.empty()) {
+    std::memmove(buffer + head.size(), tail.data(), tail.size());
+  }
+  descriptor.length_bytes = static_cast<uint32_t>(total);
+  descriptor.flags = 0;
+  view_.WriteDescriptor(static_cast<uint16_t>(filled_ & (view_.slot_count - 1)),
+                        descriptor);
+  ++filled_;
+  --room_;
+  return true;
+}
+
+bool MemifProducer::PushChained(std::span<const uint8_t> head,
+                                std::span<const uint8_t> tail) {
   const auto mask = static_cast<uint16_t>(view_.slot_count - 1);
   uint16_t cursor = filled_;
-  if (room_ == 0) room_ = is_broken_ ? 0 : FreshRoom();
   do {
     if (static_cast<uint16_t>(cursor - filled_) >= room_) {
       room_ = is_broken_ ? 0 : FreshRoom();
@@ -69,19 +118,11 @@ bool MemifProducer::Push(std::span<const uint8_t> head,
     MemifDescriptor descriptor;
     uint8_t* buffer = Slot(cursor, &descriptor);
     if (buffer == nullptr) return false;
-    const size_t total = head.size() + tail.size();
-    if (may_skew_ && total >= kSkewFromBytes &&
-        total + kFrameSkewBytes <= descriptor.length_bytes) {
-      descriptor.offset += kFrameSkewBytes;
-      descriptor.length_bytes -= kFrameSkewBytes;
-      buffer += kFrameSkewBytes;
-    }
     size_t used = 0;
     for (std::span<const uint8_t>* part : {&head, &tail}) {
       const size_t take =
           std::min<size_t>(part->size(), descriptor.length_bytes - used);
       if (take == 0) continue;
-      // A hostile peer may have offered a buffer where a frame lies that is sent.
       std::memmove(buffer + used, part->data(), take);
       *part = part->subspan(take);
       used += take;
@@ -126,6 +167,11 @@ void MemifConsumer::OfferBuffers() {
       .store(view_.buffer_count, std::memory_order_release);
 }
 
+void MemifConsumer::Break() {
+  is_broken_ = true;
+  available_ = 0;
+}
+
 uint16_t MemifConsumer::Count(uint16_t filled) {
   const auto count = static_cast<uint16_t>(filled - emptied_);
   if (count > view_.slot_count) {
@@ -134,28 +180,6 @@ uint16_t MemifConsumer::Count(uint16_t filled) {
   }
   available_ = count;
   return count;
-}
-
-std::span<uint8_t> MemifConsumer::PopInPlace() {
-  const uint16_t available = Available();
-  if (available == 0) return {};
-  const auto slot = static_cast<uint16_t>(emptied_ & (view_.slot_count - 1));
-  if (view_.owns_buffers) {
-    // Where the data is does not depend on the descriptor: fetch both.
-    __builtin_prefetch(view_.regions[0].base +
-                       view_.OwnBuffer(emptied_).offset);
-  }
-  const MemifDescriptor descriptor = view_.ReadDescriptor(slot);
-  if ((descriptor.flags & kMemifChained) != 0) return {};
-  uint8_t* data = view_.Resolve(descriptor);
-  if (data == nullptr) {
-    is_broken_ = true;
-    available_ = 0;
-    return {};
-  }
-  ++emptied_;
-  available_ = static_cast<uint16_t>(available - 1);
-  return {data, descriptor.length_bytes};
 }
 
 size_t MemifConsumer::Pop(std::span<uint8_t> buffer, bool* is_too_long) {

@@ -114,6 +114,8 @@ class MemifProducer {
 
  private:
   uint16_t FreshRoom();
+  bool PushChained(std::span<const uint8_t> head,
+                   std::span<const uint8_t> tail);
   uint8_t* Slot(uint16_t number, MemifDescriptor* descriptor);
 
   MemifRingView view_;
@@ -162,6 +164,7 @@ class MemifConsumer {
     return Count(filled);
   }
   uint16_t Count(uint16_t filled);
+  void Break();
 
   MemifRingView view_;
   uint16_t emptied_ = 0;    // slots ever emptied
@@ -169,6 +172,27 @@ class MemifConsumer {
   uint16_t available_ = 0;  // known to be filled, not yet emptied
   bool is_broken_ = false;
 };
+
+inline std::span<uint8_t> MemifConsumer::PopInPlace() {
+  const uint16_t available = Available();
+  if (available == 0) return {};
+  const auto slot = static_cast<uint16_t>(emptied_ & (view_.slot_count - 1));
+  if (view_.owns_buffers) {
+    // Where the data is does not depend on the descriptor: fetch both.
+    __builtin_prefetch(view_.regions[0].base +
+                       view_.OwnBuffer(emptied_).offset);
+  }
+  const MemifDescriptor descriptor = view_.ReadDescriptor(slot);
+  if ((descriptor.flags & kMemifChained) != 0) return {};
+  uint8_t* data = view_.Resolve(descriptor);
+  if (data == nullptr) {
+    Break();
+    return {};
+  }
+  ++emptied_;
+  available_ = static_cast<uint16_t>(available - 1);
+  return {data, descriptor.length_bytes};
+}
 
 }  // namespace tripwire
 

@@ -359,5 +359,72 @@ TEST_F(WindowTest, ASilentPeerIsProbedThenGivenUp) {
   EXPECT_EQ(events[0].end, LinkEnd::kTimedOut);
 }
 
+// What is left to be told apart at the sender when all it sent is acknowledged.
+struct Settled {
+  bool done = false, is_up = false;
+  uint64_t in_flight = 0, queued_bytes = 0, answers = 0, fired = 0;
+  double window = 0;
+  bool has_timer = true;
+  auto operator<=>(const Settled&) const = default;
+};
+
+TEST_F(WindowTest, AnAnswerAcknowledgesAsAnAcknowledgementByItselfDoes) {
+  for (const int count : {1, 2, 4, 5, 40}) {
+    for (const bool sent_again : {false, true}) {
+      for (const bool closes : {false, true}) {
+        Settled settled[2];
+        for (const bool by_itself : {false, true}) {
+          Open({});
+          peer_->set_acknowledge(1);
+          TripwireSpec spec;
+          spec.context = peer_->context();
+          spec.length = 4096;
+          spec.access = Access::kWrite;
+          spec.outbound = true;
+          spec.handle = kTheirs.handle;
+          spec.generation = kTheirs.generation;
+          spec.link = peer_->link();
+          const uint32_t tripwire = engine().Watch(spec);
+          engine().Arm(tripwire);
+          Completion completion;
+          ASSERT_TRUE(engine().Write(peer_->link(), kTheirs, 0,
+                                     {memory_.data(), 8}, &completion));
+          peer_->Say(wire::kReadRequest, ReadBody(name_, 0, 8));
+          WriteWords(count);
+          if (closes) engine().CloseGracefully(link());
+          if (sent_again) peer_->Run(30 * kMillisecond);
+          ASSERT_FALSE(completion.done());
+          const uint64_t sent = link().next_sequence;
+          peer_->set_acknowledge(sent);
+          if (by_itself) peer_->SayAck();
+          peer_->Say(wire::kWrite, WriteBody(name_, 24, Bytes(8, 9)));
+          Settled& state = settled[by_itself ? 1 : 0];
+          state.done = completion.status == OpStatus::kOk;
+          state.fired = engine().tripwire(tripwire).count;
+          Link* end = engine().FindLink(peer_->link());
+          state.is_up = end != nullptr;
+          if (end == nullptr) continue;
+          EXPECT_EQ(memory_[24], 9);
+          memory_[24] = 0;
+          state.in_flight = end->next_sequence - end->acked;
+          state.queued_bytes = end->queued_bytes;
+          state.answers = end->answers_queued;
+          state.window = end->congestion_window;
+          state.has_timer = end->retransmit_at != kNever;
+        }
+        EXPECT_EQ(settled[0], settled[1]) << count << sent_again << closes;
+        EXPECT_TRUE(settled[0].done);
+        EXPECT_EQ(settled[0].fired, static_cast<uint64_t>(count) + 1);
+        EXPECT_EQ(settled[0].is_up, !closes);
+        if (closes) continue;
+        EXPECT_EQ(settled[0].in_flight, 0u);
+        EXPECT_EQ(settled[0].queued_bytes, 0u);
+        EXPECT_EQ(settled[0].answers, 0u);
+        EXPECT_FALSE(settled[0].has_timer);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tripwire
