@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "periph/kinds/gst/controls.h"
-#include "periph/kinds/gst/sink.h"
 #include "periph/media/formats.h"
+#include "periph/media/gst_sink.h"
 
 namespace tripwire::periph {
 namespace {
@@ -200,7 +200,7 @@ absl::StatusOr<std::unique_ptr<Sink>> GstDevice::StartSink(
   if (!takes.ok()) return takes.status();
   probed_ = CapsRef(gst_caps_ref(takes->get()));
   absl::StatusOr<std::unique_ptr<Sink>> sink =
-      GstSink::Start(bin_.get(), takes->get(), format);
+      GstSink::Start(bin_.get(), takes->get(), format, GstSink::Timing::kPlay);
   if (!sink.ok()) return sink.status();
   auto hold = std::make_shared<int>(0);
   sink_in_use_ = hold;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#ifndef TRIPWIRE_PERIPH_KINDS_GST_SINK_H_
-#define TRIPWIRE_PERIPH_KINDS_GST_SINK_H_
+#ifndef TRIPWIRE_PERIPH_MEDIA_GST_SINK_H_
+#define TRIPWIRE_PERIPH_MEDIA_GST_SINK_H_
 
 #include <gst/app/gstappsrc.h>
 
@@ -21,11 +21,17 @@ namespace tripwire::periph {
 // few frames wait in the appsrc, and Put waits for room there.
 class GstSink final : public Sink {
  public:
+  // What becomes of frames' times. kPlay: the first is for now, and so is one
+  // that comes so late that the source must have paused. kKeep: for files; all
+  // keep their distances.
+  enum class Timing : uint8_t { kPlay, kKeep };
+
   // `bin` has a sink pad "sink", which takes `takes`, and no parent; it has
   // none again when the sink is destroyed. Errors as Device::StartSink.
   static absl::StatusOr<std::unique_ptr<Sink>> Start(GstElement* bin,
                                                      const GstCaps* takes,
-                                                     const std::string& format);
+                                                     const std::string& format,
+                                                     Timing timing);
   ~GstSink() override;
 
   const std::string& format() const override { return format_; }
@@ -35,7 +41,7 @@ class GstSink final : public Sink {
   void Cancel() override;
 
  private:
-  GstSink(GstElement* bin, CapsRef caps);
+  GstSink(GstElement* bin, CapsRef caps, Timing timing);
   absl::Status Build(const GstCaps* takes);
   absl::Status state();  // REQUIRES: mutex_
   void Retime(GstBuffer* buffer);
@@ -47,6 +53,7 @@ class GstSink final : public Sink {
   GstElement* source_ = nullptr;  // owned by the pipeline
   const CapsRef caps_;
   const std::string format_;
+  const Timing timing_;
   uint64_t max_bytes_ = 0;
 
   std::mutex mutex_;
@@ -62,4 +69,4 @@ class GstSink final : public Sink {
 
 }  // namespace tripwire::periph
 
-#endif  // TRIPWIRE_PERIPH_KINDS_GST_SINK_H_
+#endif  // TRIPWIRE_PERIPH_MEDIA_GST_SINK_H_

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "periph/kinds/gst/sink.h"
+#include "periph/media/gst_sink.h"
 
 #include <algorithm>
 #include <utility>
@@ -38,25 +38,28 @@ absl::StatusOr<CapsRef> ExactCaps(const GstCaps* takes,
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Sink>> GstSink::Start(
-    GstElement* bin, const GstCaps* takes, const std::string& format) {
+absl::StatusOr<std::unique_ptr<Sink>> GstSink::Start(GstElement* bin,
+                                                     const GstCaps* takes,
+                                                     const std::string& format,
+                                                     Timing timing) {
   absl::StatusOr<CapsRef> caps = ExactCaps(takes, format);
   if (!caps.ok()) return caps.status();
   if (!gst_caps_is_fixed(caps->get())) {
     return absl::UnimplementedError(
         absl::StrCat("'", format, "' does not say all that is needed"));
   }
-  std::unique_ptr<GstSink> sink(new GstSink(bin, *std::move(caps)));
+  std::unique_ptr<GstSink> sink(new GstSink(bin, *std::move(caps), timing));
   const absl::Status built = sink->Build(takes);
   if (!built.ok()) return built;
   return sink;
 }
 
-GstSink::GstSink(GstElement* bin, CapsRef caps)
+GstSink::GstSink(GstElement* bin, CapsRef caps, Timing timing)
     : pipeline_(GST_ELEMENT(gst_object_ref_sink(gst_pipeline_new(nullptr)))),
       bin_(bin),
       caps_(std::move(caps)),
-      format_(FormatOfCaps(caps_.get())) {
+      format_(FormatOfCaps(caps_.get())),
+      timing_(timing) {
   max_bytes_ = LikelyFrameBytes(caps_.get(), 0);
   // Whoever sends sound or bytes chooses the pieces.
   if (!IsRawVideo(caps_.get())) max_bytes_ = uint64_t{1} << 20;

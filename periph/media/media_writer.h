@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_PERIPH_MEDIA_MEDIA_WRITER_H_
+#define TRIPWIRE_PERIPH_MEDIA_MEDIA_WRITER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "periph/device/device.h"
+
+// Frames into files, pipes and windows; users need not know GStreamer.
+namespace tripwire::periph {
+
+// To a pipe or file: raw video as Y4M, raw sound as WAV, anything else as its
+// bytes. `format` as a FrameStream has it. The descriptor stays the caller's.
+// Put blocks while the pipe is full; Drain finishes what was begun.
+absl::StatusOr<std::unique_ptr<Sink>> WriteToPipe(const std::string& format,
+                                                  int fd);
+
+// To a file, by its suffix: .y4m, .avi, .mkv, .webm (video); .wav, .flac, .ogg
+// (sound); .png, .jpg (one picture: the first; or with a '%d' for a number in
+// the name, each a file of its own); else the bytes as they are. Drain makes
+// the file whole. INVALID_ARGUMENT if the suffix is not for such a format.
+absl::StatusOr<std::unique_ptr<Sink>> WriteToFile(const std::string& format,
+                                                  const std::string& path);
+
+// Whether a file of this name takes one frame only.
+bool TakesOnePicture(const std::string& path);
+
+}  // namespace tripwire::periph
+
+#endif  // TRIPWIRE_PERIPH_MEDIA_MEDIA_WRITER_H_
