@@ -50,6 +50,7 @@ void FileSystem::Configure(rpc::ClientOptions* options) {
 
 absl::Status FileSystem::Start(rpc::Client* client) {
   remote_.Attach(client);
+  buffers_.Show(client->shown_memory());
   const std::vector<uint8_t>& reply = client->greeting_reply();
   if (!greeting_.ParseFromArray(reply.data(), static_cast<int>(reply.size())) ||
       greeting_.root().empty() || greeting_.root().size() > 64 ||

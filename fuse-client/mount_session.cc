@@ -234,9 +234,9 @@ void MountSession::Work() {
   sigaddset(&wake, kWakeSignal);
   pthread_sigmask(SIG_UNBLOCK, &wake, nullptr);
 
-  RequestBuffer buffer = MallocBuffer(kRequestBytes);
+  RequestBuffer buffer;
   while (!over_.load()) {
-    if (!buffer) buffer = fs_->buffers().Take();  // a write has kept the last one
+    if (!buffer) buffer = fs_->buffers().Take();  // the first, or a write has kept it
     const ssize_t n = buffer ? read(fd_, buffer.get(), kRequestBytes) : -1;
     if (n < 0) {
       if (errno == EINTR || errno == EAGAIN || errno == ENOENT) continue;

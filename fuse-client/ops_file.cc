@@ -112,6 +112,10 @@ void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size
     call->set_data(data, size);
   } else {
     op.frame.bulk_request = {&bulk, 1};
+    // Ours until the server has no more to read in it, whatever becomes of the call.
+    if (RequestBuffer* whole = current_request.buffer; whole && buffers_.IsShown(data)) {
+      op.frame.bulk_owner = std::shared_ptr<char>(std::move(*whole));
+    }
   }
   if (const int error = op.Call()) {
     fuse_reply_err(req, error);

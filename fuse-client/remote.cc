@@ -66,6 +66,7 @@ int Remote::Invoke(Frame& frame, rpc::CancelToken* cancel) {
   rpc::Request request;
   request.message = {message, size};
   request.bulk = frame.bulk_request;
+  request.bulk_owner = frame.bulk_owner;
   request.bulk_reply_capacity = frame.bulk_reply_capacity;
   request.during_recovery = frame.during_recovery;
   request.timeout_ns = frame.timeout_ns;

@@ -37,6 +37,7 @@ class Frame {
   }
 
   std::span<const iovec> bulk_request;
+  std::shared_ptr<const void> bulk_owner;  // see rpc::Request
   size_t bulk_reply_capacity = 0;
   bool during_recovery = false;
   bool unbounded = false;  // waits as long as it takes, also on a soft mount

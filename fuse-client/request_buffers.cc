@@ -28,11 +28,42 @@ BufferPool::BufferPool(size_t buffer_bytes)
 }
 
 BufferPool::~BufferPool() {
-  for (const Chunk& chunk : chunks_) munmap(chunk.base, kChunkBytes);
+  for (const Chunk& chunk : chunks_) {
+    if (!chunk.is_shown) munmap(chunk.base, kChunkBytes);
+  }
+}
+
+void BufferPool::Show(std::span<uint8_t> shown) {
+  absl::MutexLock lock(&mu_);
+  shown_begin_ = reinterpret_cast<char*>(shown.data());
+  shown_bytes_ = shown.size();
+  for (size_t end = shown.size() / kChunkBytes; end-- > 0;) {
+    shown_.push_back(reinterpret_cast<char*>(shown.data()) + end * kChunkBytes);
+  }
+}
+
+bool BufferPool::Grow() {
+  Chunk chunk;
+  if (!shown_.empty()) {
+    chunk.base = shown_.back();
+    chunk.is_shown = true;
+    shown_.pop_back();
+  } else if (!MapChunk(&chunk)) {
+    return false;
+  }
+  for (size_t end = kChunkBytes / buffer_bytes_; end-- > 0;) {
+    spare_.push_back(chunk.base + end * buffer_bytes_);
+  }
+  chunks_.insert(std::upper_bound(chunks_.begin(), chunks_.end(), chunk,
+                                  [](const Chunk& a, const Chunk& b) {
+                                    return a.base < b.base;
+                                  }),
+                 chunk);
+  return true;
 }
 
 // A chunk begins where a huge page can.
-bool BufferPool::Grow() {
+bool BufferPool::MapChunk(Chunk* chunk) {
   void* at = mmap(nullptr, kChunkBytes + kHugePage, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) return false;
@@ -42,17 +73,8 @@ bool BufferPool::Grow() {
   if (before > 0) munmap(start, before);
   if (before < kHugePage)
     munmap(start + before + kChunkBytes, kHugePage - before);
-  Chunk chunk;
-  chunk.base = start + before;
-  madvise(chunk.base, kChunkBytes, MADV_HUGEPAGE);  // a wish
-  for (size_t end = kChunkBytes / buffer_bytes_; end-- > 0;) {
-    spare_.push_back(chunk.base + end * buffer_bytes_);
-  }
-  chunks_.insert(std::upper_bound(chunks_.begin(), chunks_.end(), chunk,
-                                  [](const Chunk& a, const Chunk& b) {
-                                    return a.base < b.base;
-                                  }),
-                 chunk);
+  chunk->base = start + before;
+  madvise(chunk->base, kChunkBytes, MADV_HUGEPAGE);  // a wish
   return true;
 }
 
@@ -91,7 +113,12 @@ void BufferPool::Trim(size_t keep_bytes) {
     spare_.erase(std::remove_if(spare_.begin(), spare_.end(),
                                 [&](const char* p) { return chunk.Holds(p); }),
                  spare_.end());
-    munmap(chunk.base, kChunkBytes);
+    if (chunk.is_shown) {
+      madvise(chunk.base, kChunkBytes, MADV_REMOVE);  // its pages; zero from now on
+      shown_.push_back(chunk.base);
+    } else {
+      munmap(chunk.base, kChunkBytes);
+    }
   }
   chunks_.erase(out, chunks_.end());
 }

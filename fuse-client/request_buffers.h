@@ -3,7 +3,9 @@
 #define TRIPWIRE_FUSE_CLIENT_REQUEST_BUFFERS_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -26,11 +28,12 @@ RequestBuffer MallocBuffer(size_t bytes);  // null when there is no memory
 inline constexpr size_t kRequestBytes = (size_t{1} << 20) + 4096;
 
 // Buffers for the kernel's requests. Data of a large write stays in the buffer
-// it came in until the server has made it durable, so a stream of writes needs
-// a fresh buffer for each; were they fresh from the system too, its zeroing
-// them page by page would cost as much as sending them. So they are carved from
-// chunks that ask for huge pages, and come back for the next use, the last one
-// first.
+// it came in while the server may look at it there, or until the server has made
+// it durable, so a stream of writes needs a fresh buffer for each; were they fresh
+// from the system too, its zeroing them page by page would cost as much as sending
+// them. So they are carved from chunks (of memory shown to the server, as far as
+// there is some; others ask for huge pages), and come back for the next use, the
+// last one first.
 //
 // Thread-safe. Buffers must come back before the pool ends.
 class BufferPool {
@@ -38,6 +41,14 @@ class BufferPool {
   explicit BufferPool(size_t buffer_bytes);  // rounded up to whole pages
   ~BufferPool();
   BufferPool(const BufferPool&) = delete;
+
+  // Memory that the server can read where it lies: buffers come from there first.
+  // Stays the caller's, zero where it was not touched, and must outlive the pool's use.
+  // REQUIRES: before other threads use the pool.
+  void Show(std::span<uint8_t> shown);
+  bool IsShown(const char* p) const {
+    return p >= shown_begin_ && p < shown_begin_ + shown_bytes_;
+  }
 
   size_t buffer_bytes() const { return buffer_bytes_; }
   RequestBuffer Take();  // null when there is no memory
@@ -50,6 +61,7 @@ class BufferPool {
   struct Chunk {
     char* base = nullptr;
     size_t used = 0;  // buffers out
+    bool is_shown = false;
     bool Holds(const char* p) const {
       return p >= base && p < base + kChunkBytes;
     }
@@ -58,13 +70,17 @@ class BufferPool {
   static constexpr size_t kChunkBytes = 16 * kHugePage;
 
   bool Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static bool MapChunk(Chunk* chunk);
   Chunk& ChunkOf(const char* p) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Give(char* p);
 
   const size_t buffer_bytes_;
+  const char* shown_begin_ = nullptr;
+  size_t shown_bytes_ = 0;
   absl::Mutex mu_;
   std::vector<Chunk> chunks_ ABSL_GUARDED_BY(mu_);  // by address
   std::vector<char*> spare_ ABSL_GUARDED_BY(mu_);
+  std::vector<char*> shown_ ABSL_GUARDED_BY(mu_);  // where a chunk could be
 };
 
 }  // namespace tripwire::fuse

@@ -250,6 +250,20 @@ absl::StatusOr<LinkInfo> Context::Describe(LinkId id) {
   return info;
 }
 
+std::span<uint8_t> Context::ShownMemory(LinkId id) {
+  auto lock = impl_.Lock();
+  Link* link = impl_.engine().FindLink(id);
+  if (link == nullptr || link->context != id_) return {};
+  return impl_.engine().ports()[link->port]->ShownMemory();
+}
+
+PeerMemory Context::MemoryShownBy(LinkId id) {
+  auto lock = impl_.Lock();
+  Link* link = impl_.engine().FindLink(id);
+  if (link == nullptr || link->context != id_) return {};
+  return impl_.engine().ports()[link->port]->ShownBy(link->path);
+}
+
 bool Context::Owns(LinkId id) const {
   const Link* link = impl_.engine().FindLink(id);
   return link != nullptr && link->context == id_;

@@ -207,6 +207,13 @@ class Context {
   void Close(LinkId link);
   absl::StatusOr<LinkInfo> Describe(LinkId link);
   bool IsUp(LinkId link);
+  // Memory of ours that the link's peer can read where it lies, if their path has such
+  // (one machine, over memif): good for whatever is large and need not be sent then.
+  // The same for all links over one port, for its life; empty on others. Nothing in it
+  // is hidden from anybody at the port.
+  std::span<uint8_t> ShownMemory(LinkId link);
+  // The same of the peer's; empty unless it is shown to us.
+  PeerMemory MemoryShownBy(LinkId link);
   // Connection data of the peer over this link is trusted no more than the link:
   // an imported name that is wrong fails at the peer.
   RemoteAperture Import(LinkId link, const ApertureName& name) const {

@@ -148,6 +148,7 @@ class ThreadedClient final : public Client {
   uint32_t bulk_bytes() const override { return core_.bulk_bytes(); }
   bool connected() const override { return core_.connected(); }
   bool shares_memory() const override { return core_.shares_memory(); }
+  std::span<uint8_t> shown_memory() const override { return core_.shown_memory(); }
 
  private:
   // Counts the threads inside, for the destructor to wait for.

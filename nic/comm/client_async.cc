@@ -204,6 +204,7 @@ bool ClientCore::RunCallbacks() {
       const auto done = std::exchange(call->done_function, nullptr);
       done(std::move(call->status), std::move(call->own_response));
       Lock lock(mutex_);
+      call->request.bulk_owner.reset();
       spare_calls_.push_back(std::move(call));
     }
   }

@@ -59,31 +59,18 @@ bool ClientCore::Assign(PendingCall* call) {
   const size_t bulk_bytes = TotalBytes(request.bulk);
   const bool recovery = request.during_recovery;
   if (free_slots_.empty() && !(recovery && recovery_slot_free_)) return false;
-  uint32_t staging = kNoStaging;
-  if (bulk_bytes > 0) {
-    if (!free_staging_.empty()) {
-      staging = free_staging_.back();
-      free_staging_.pop_back();
-    } else if (recovery && recovery_staging_free_) {
-      staging = 0;
-      recovery_staging_free_ = false;
-    } else {
-      return false;
-    }
-  }
-  uint32_t index = 0;
+  const uint32_t index = free_slots_.empty() ? 0 : free_slots_.back();
+  Slot& slot = *slots_[index];
+  if (!TakeStaging(slot, request)) return false;
   if (!free_slots_.empty()) {
-    index = free_slots_.back();
     free_slots_.pop_back();
   } else {
     recovery_slot_free_ = false;
   }
-  Slot& slot = *slots_[index];
   ++slot.sequence;
   slot.phase = Phase::kPending;
   slot.on_wire = slot.known = false;
   slot.call = call;
-  slot.staging = staging;
   slot.bulk_capacity = static_cast<uint32_t>(request.bulk_reply_capacity);
   if (slot.bulk_capacity > 0) {
     slot.bulk = bulk_pool_.Take();
@@ -99,7 +86,6 @@ bool ClientCore::Assign(PendingCall* call) {
   std::memset(slot.image.data() + length, 0, padded - length);
   CallTail tail{};
   tail.message_bytes = static_cast<uint32_t>(length);
-  tail.staging_slot = staging;
   tail.staging_bytes = static_cast<uint32_t>(bulk_bytes);
   tail.sequence = slot.sequence;
   std::memcpy(slot.image.data() + padded, &tail, sizeof tail);
@@ -154,8 +140,8 @@ void ClientCore::Listen(uint32_t index) {
 }
 
 void ClientCore::Send(uint32_t index) {
+  if (!PlaceBulk(index)) return PutBack(index);
   Slot& slot = *slots_[index];
-  StageBulk(slot);
   slot.phase = Phase::kSent;
   slot.on_wire = true;
   PendingCall* call = slot.call;
@@ -163,6 +149,63 @@ void ClientCore::Send(uint32_t index) {
   // Pairs with Ready: what it finds there is the completions, all set.
   call->word.store(ReplyEnd(index) - 8, std::memory_order_release);
   WriteCall(index, /*again=*/false);
+}
+
+// Whether the server of this link can read the request's bulk data where it lies.
+bool ClientCore::IsShown(const Request& request) const {
+  if (shown_.empty() || request.bulk.size() != 1 || request.bulk_owner == nullptr) {
+    return false;
+  }
+  const iovec& piece = request.bulk[0];
+  const auto* data = static_cast<const uint8_t*>(piece.iov_base);
+  return piece.iov_len > 0 && data >= shown_.data() && data <= shown_.data() + shown_.size() &&
+         piece.iov_len <= static_cast<size_t>(shown_.data() + shown_.size() - data);
+}
+
+// Gives the slot a place for its bulk data, if it needs one; false if there is none.
+bool ClientCore::TakeStaging(Slot& slot, const Request& request) {
+  if (slot.staging != kNoStaging || TotalBytes(request.bulk) == 0 || IsShown(request)) {
+    return true;
+  }
+  if (!free_staging_.empty()) {
+    slot.staging = free_staging_.back();
+    free_staging_.pop_back();
+    return true;
+  }
+  if (!request.during_recovery || !recovery_staging_free_) return false;
+  recovery_staging_free_ = false;
+  slot.staging = 0;
+  return true;
+}
+
+// Puts the bulk data where the server finds it, and says where in the call's tail. False
+// if there is no place: the call was begun when the data could be read where it lies, and
+// has come to a link over which it cannot.
+bool ClientCore::PlaceBulk(uint32_t index) {
+  Slot& slot = *slots_[index];
+  const Request& request = slot.call->request;
+  if (!TakeStaging(slot, request)) return false;
+  uint8_t* at = slot.image.data() + slot.image.size() - sizeof(CallTail);
+  CallTail tail;
+  std::memcpy(&tail, at, sizeof tail);
+  tail.staging_slot = slot.staging;
+  const bool by_reference = slot.staging == kNoStaging && tail.staging_bytes.get() > 0;
+  tail.flags = by_reference ? kCallByReference : 0;
+  tail.shown_offset =
+      by_reference ? static_cast<uint32_t>(
+                         static_cast<const uint8_t*>(request.bulk[0].iov_base) - shown_.data())
+                   : 0;
+  std::memcpy(at, &tail, sizeof tail);
+  StageBulk(slot);
+  return true;
+}
+
+// The server knows nothing of the call: it may as well wait for another slot.
+void ClientCore::PutBack(uint32_t index) {
+  PendingCall* call = slots_[index]->call;
+  call->slot = -1;
+  waiting_.push_front(call);
+  Free(index);
 }
 
 // Bulk data goes first. Failures show as the link's loss.
@@ -205,6 +248,7 @@ void ClientCore::WriteCall(uint32_t index, bool again) {
   OctetView bytes = slot.image;
   if (again) {
     tail.flags = kCallAgain;
+    tail.shown_offset = 0;
     tail.message_bytes = 0;
     tail.staging_slot = kNoStaging;
     tail.staging_bytes = 0;
@@ -352,6 +396,7 @@ void ClientCore::Free(uint32_t index) {
   slot.call = nullptr;
   slot.armed = false;
   slot.bulk.Reset();
+  slot.bulk_owner.reset();
   if (slot.staging == 0 && server_.staging_slots > 1) {
     recovery_staging_free_ = true;
   } else if (slot.staging != kNoStaging) {
@@ -402,10 +447,12 @@ bool ClientCore::AbandonLocked(PendingCall* call, const absl::Status& why) {
     slot.armed = true;
     if (!tripwires_[index].Arm(slot.word)) return false;
     slot.call = nullptr;
+    slot.bulk_owner = call->request.bulk_owner;
     slot.phase = Phase::kAbandoned;
     SendCancel(index);
   } else if (slot.on_wire) {
     slot.call = nullptr;
+    slot.bulk_owner = call->request.bulk_owner;
     slot.phase = Phase::kAbandoned;
     slot.bulk.Reset();  // no link can reach it
   } else {

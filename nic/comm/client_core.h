@@ -177,6 +177,7 @@ class ClientCore {
   bool shares_memory() const {
     return shares_memory_.load(std::memory_order_relaxed);  // only news
   }
+  std::span<uint8_t> shown_memory() const;
   // OK while the session lives.
   absl::Status ended();
   // Why the last attempt to connect failed; OK if none did.
@@ -212,6 +213,8 @@ class ClientCore {
     uint64_t sequence = 0;
     PendingCall* call = nullptr;
     uint32_t staging = kNoStaging;
+    // Of a call given up whose bulk data the server may yet look at.
+    std::shared_ptr<const void> bulk_owner;
     BulkBuffer bulk;
     uint32_t bulk_capacity = 0;
     uint64_t word = 0;  // what the reply word held when last looked at
@@ -257,6 +260,10 @@ class ClientCore {
   bool MaySend(const PendingCall& call) const;
   void Listen(uint32_t index);
   void Send(uint32_t index);
+  bool IsShown(const Request& request) const;
+  bool TakeStaging(Slot& slot, const Request& request);
+  bool PlaceBulk(uint32_t index);
+  void PutBack(uint32_t index);
   void StageBulk(Slot& slot);
   void WriteCall(uint32_t index, bool again);
   void Resume(uint32_t index);
@@ -290,6 +297,7 @@ class ClientCore {
   uint64_t reconnect_at_ = kNever, backoff_ns_ = 0, greet_by_ = kNever;
   ConnectAnswer server_;
   RemoteAperture call_area_, staging_area_;
+  std::span<uint8_t> shown_;  // our memory that this link's server can read
   std::atomic<bool> connected_{false};
   std::atomic<uint32_t> message_bytes_{0}, bulk_bytes_{0};
   std::vector<std::unique_ptr<Octets>> greeting_replies_;  // readers may hold any

@@ -320,7 +320,9 @@ void ClientCore::End(const absl::Status& why) {
   reconnect_at_ = kNever;
   for (uint32_t i = 0; i < slots_.size(); ++i) {
     PendingCall* call = std::exchange(slots_[i]->call, nullptr);
-    if (call != nullptr) Finish(call, why);
+    if (call == nullptr) continue;
+    if (slots_[i]->on_wire) slots_[i]->bulk_owner = call->request.bulk_owner;
+    Finish(call, why);
   }
   for (PendingCall* call : waiting_) Finish(call, why);
   waiting_.clear();
@@ -374,6 +376,11 @@ absl::Status ClientCore::ended() {
 absl::Status ClientCore::last_failure() {
   Lock lock(mutex_);
   return last_failure_;
+}
+
+std::span<uint8_t> ClientCore::shown_memory() const {
+  Lock lock(mutex_);
+  return shown_;
 }
 
 std::string ClientCore::peer() {

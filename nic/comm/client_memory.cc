@@ -42,6 +42,8 @@ void ClientCore::BindLink(const ConnectAnswer& answer) {
   }
   call_area_ = context_->Import(link_, answer.call_area);
   staging_area_ = context_->Import(link_, answer.staging);
+  shown_ = (answer.features & kTakesReferences) != 0 ? context_->ShownMemory(link_)
+                                                      : std::span<uint8_t>();
   ExportChunks();
 }
 
@@ -76,9 +78,9 @@ bool ClientCore::FitSlots(const ConnectAnswer& answer) {
                 sizeof tail);
     const bool fits = i < answer.slots &&
                       tail.message_bytes.get() <= answer.message_bytes &&
+                      tail.staging_bytes.get() <= answer.bulk_bytes &&
                       (slot.staging == kNoStaging ||
-                       (slot.staging < answer.staging_slots &&
-                        tail.staging_bytes.get() <= answer.bulk_bytes));
+                       slot.staging < answer.staging_slots);
     if (fits) {
       if (slot.staging != kNoStaging) staged[slot.staging] = true;
       continue;
@@ -88,6 +90,7 @@ bool ClientCore::FitSlots(const ConnectAnswer& answer) {
     slot.staging = kNoStaging;
     slot.bulk.Reset();
     if (PendingCall* call = std::exchange(slot.call, nullptr)) {
+      slot.bulk_owner = call->request.bulk_owner;
       Finish(call, absl::UnavailableError(
                        "rpc: the server came back with smaller limits"));
     }

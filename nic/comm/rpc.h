@@ -171,6 +171,7 @@ struct ServerStats {
   uint64_t handovers = 0;   // times another thread was woken to help
   uint64_t takeovers = 0;   // times a handler kept the NIC waiting too long
   uint64_t timers_set = 0;  // system calls to watch over long handlers
+  uint64_t by_reference = 0;  // calls whose bulk data was read where it lay
 };
 
 class Server {
@@ -221,6 +222,11 @@ struct ClientOptions {
 struct Request {
   Bytes message;
   std::span<const iovec> bulk;      // data to stage, total <= server's bulk_bytes
+  // If set, keeps `bulk` in place and unchanged for as long as anybody holds it. Then one
+  // piece of it within Client::shown_memory() is not sent: the server reads it where it
+  // lies. The client holds on to it until the server has answered, also when the call was
+  // given up before.
+  std::shared_ptr<const void> bulk_owner;
   size_t bulk_reply_capacity = 0;   // room wanted for bulk reply data
   uint64_t timeout_ns = kNever;     // how long to wait; kNever rides through loss
   bool during_recovery = false;     // only inside on_recovered
@@ -295,6 +301,9 @@ class Client {
   virtual bool connected() const = 0;
   // The server is reached through memory it shares with us: it is on this machine.
   virtual bool shares_memory() const = 0;
+  // Memory for bulk requests that the server can read where it lies, see Request; empty
+  // if it cannot. As long as the NIC lives.
+  virtual std::span<uint8_t> shown_memory() const { return {}; }
 };
 
 }  // namespace tripwire::rpc

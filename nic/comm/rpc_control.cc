@@ -137,6 +137,7 @@ Octets Serialize(const ConnectAnswer& answer) {
   if (!answer.refused.empty()) return out.Text(answer.refused).Take();
   out.Int(answer.slots).Int(answer.message_bytes).Int(answer.bulk_bytes);
   out.Int(answer.staging_slots).Name(answer.call_area).Name(answer.staging);
+  out.Int(answer.features);
   return out.Take();
 }
 
@@ -159,6 +160,7 @@ std::optional<ConnectAnswer> ParseConnectAnswer(OctetView bytes) {
   answer.staging_slots = in.Int<uint32_t>();
   answer.call_area = in.Name();
   answer.staging = in.Name();
+  answer.features = in.Int<uint32_t>();
   if (!in.ok() || !IsWithinLimits(answer)) return std::nullopt;
   return answer;
 }

@@ -24,6 +24,8 @@ struct ConnectRequest {
   uint64_t session_id = 0;  // never 0
 };
 
+inline constexpr uint32_t kTakesReferences = 1;  // ConnectAnswer::features
+
 // Connection data, server to client.
 struct ConnectAnswer {
   std::string refused;  // not empty: why there will be no session
@@ -33,6 +35,7 @@ struct ConnectAnswer {
   uint32_t staging_slots = 0;
   ApertureName call_area;
   ApertureName staging;
+  uint32_t features = 0;  // what this server can do on this link
 };
 
 enum class MessageType : uint8_t {

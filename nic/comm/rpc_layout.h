@@ -23,15 +23,18 @@ inline constexpr uint32_t kNoStaging = UINT32_MAX;
 // CallTail::flags. The call was sent before, over an earlier link, and the
 // server said that it has it: only where the bulk reply goes is new.
 inline constexpr uint32_t kCallAgain = 1;
+// Instead of being staged, the bulk request lies at `shown_offset` of the memory that the
+// client shows the server (Context::ShownMemory).
+inline constexpr uint32_t kCallByReference = 2;
 
 struct CallTail {
   Le32 message_bytes;
   Le32 flags;
   Le32 staging_slot;   // where the bulk request is, or kNoStaging
-  Le32 staging_bytes;  // how long it is
+  Le32 staging_bytes;  // how long it is, wherever it is
   Le64 bulk_offset;    // where in `bulk_name` the bulk reply goes
   Le32 bulk_capacity;  // how long it may be; 0: none wanted
-  Le32 reserved;
+  Le32 shown_offset;
   uint8_t bulk_name[ApertureName::kWireBytes];
   Le64 sequence;  // grows by at least one from call to call; never 0
 };

@@ -71,6 +71,7 @@ class ThreadedServer final : public Server {
     std::lock_guard lock(mutex_);
     ServerStats stats = stats_;
     stats.calls = core_->calls_started();
+    stats.by_reference = core_->calls_by_reference();
     return stats;
   }
 

@@ -14,12 +14,15 @@ namespace tripwire::rpc {
 
 ServedCall::ServedCall(std::shared_ptr<Session> session, uint32_t slot,
                        uint64_t sequence, std::vector<uint8_t> message,
-                       std::span<const uint8_t> bulk, size_t bulk_capacity)
+                       std::span<const uint8_t> bulk,
+                       std::shared_ptr<const void> bulk_keeper,
+                       size_t bulk_capacity)
     : session_(std::move(session)),
       slot_(slot),
       sequence_(sequence),
       message_(std::move(message)),
       bulk_(bulk),
+      bulk_keeper_(std::move(bulk_keeper)),
       bulk_capacity_(bulk_capacity) {}
 
 ServedCall::~ServedCall() {
@@ -111,17 +114,24 @@ void ServerCore::Intake(const std::shared_ptr<Session>& session,
     return;
   }
   const uint32_t message_bytes = tail.message_bytes.get();
-  const uint32_t staging_slot = tail.staging_slot.get();
-  const bool staged_right =
-      staging_slot == kNoStaging
-          ? tail.staging_bytes.get() == 0
-          : staging_slot < options_.staging_slots &&
-                tail.staging_bytes.get() <= options_.bulk_bytes;
-  if (message_bytes > options_.message_bytes || !staged_right) {
+  if (message_bytes > options_.message_bytes || !BulkIsInBounds(*session, tail)) {
     End(session, "protocol error: a call out of bounds", true);
     return;
   }
   StartCall(session, index, tail, end - sizeof tail - Padded(message_bytes));
+}
+
+bool ServerCore::BulkIsInBounds(const Session& session, const CallTail& tail) const {
+  const uint64_t bytes = tail.staging_bytes.get();
+  const uint32_t staging_slot = tail.staging_slot.get();
+  if ((tail.flags.get() & kCallByReference) != 0) {
+    const uint64_t shown = session.shown.bytes.size();
+    const uint64_t offset = tail.shown_offset.get();
+    return staging_slot == kNoStaging && bytes <= options_.bulk_bytes &&
+           offset <= shown && bytes <= shown - offset;
+  }
+  if (staging_slot == kNoStaging) return bytes == 0;
+  return staging_slot < options_.staging_slots && bytes <= options_.bulk_bytes;
 }
 
 void ServerCore::StartCall(const std::shared_ptr<Session>& session,
@@ -144,14 +154,20 @@ void ServerCore::StartCall(const std::shared_ptr<Session>& session,
   copy.resize(tail.message_bytes.get());
   CopyOnce(copy.data(), message, copy.size());
   std::span<const uint8_t> bulk;
-  if (tail.staging_slot.get() != kNoStaging) {
+  std::shared_ptr<const void> keeper;
+  if ((tail.flags.get() & kCallByReference) != 0) {
+    bulk = session->shown.bytes.subspan(tail.shown_offset.get(), tail.staging_bytes.get());
+    keeper = session->shown.mapping;
+    calls_by_reference_.fetch_add(1, std::memory_order_relaxed);  // a statistic
+  } else if (tail.staging_slot.get() != kNoStaging) {
     bulk = session->staging.span().subspan(
         uint64_t{tail.staging_slot.get()} * options_.bulk_bytes,
         tail.staging_bytes.get());
   }
   auto call = std::allocate_shared<ServedCall>(
       CallAllocator<ServedCall>(call_memory_), session, index,
-      slot.last_sequence, std::move(copy), bulk, slot.target_capacity);
+      slot.last_sequence, std::move(copy), bulk, std::move(keeper),
+      slot.target_capacity);
   slot.call = call.get();
   calls_.push_back(std::move(call));
 }

@@ -73,7 +73,8 @@ class ServedCall final : public CallImpl {
  public:
   ServedCall(std::shared_ptr<Session> session, uint32_t slot,
              uint64_t sequence, std::vector<uint8_t> message,
-             std::span<const uint8_t> bulk, size_t bulk_capacity);
+             std::span<const uint8_t> bulk,
+             std::shared_ptr<const void> bulk_keeper, size_t bulk_capacity);
   ~ServedCall() override;  // answers ABORTED if nobody did
 
   Bytes request() const override { return message_; }
@@ -107,6 +108,7 @@ class ServedCall final : public CallImpl {
   const uint64_t sequence_;
   std::vector<uint8_t> message_;
   const std::span<const uint8_t> bulk_;
+  const std::shared_ptr<const void> bulk_keeper_;  // of memory that the client shows
   const size_t bulk_capacity_;
   bool answered_ = false;  // guarded by the gate's mutex
   std::mutex cancel_mutex_;

@@ -86,6 +86,7 @@ class ServerCore {
   std::function<void()> on_job;
 
   uint64_t calls_started() const { return calls_started_; }
+  uint64_t calls_by_reference() const { return calls_by_reference_; }
 
  private:
   friend class Session;
@@ -128,6 +129,7 @@ class ServerCore {
 
   // server_call.cc: calls.
   void Intake(const std::shared_ptr<Session>& session, uint32_t slot);
+  bool BulkIsInBounds(const Session& session, const CallTail& tail) const;
   void StartCall(const std::shared_ptr<Session>& session, uint32_t slot,
                  const CallTail& tail, const uint8_t* message);
   void OnCancel(const std::shared_ptr<Session>& session, const Cancel& cancel);
@@ -150,7 +152,7 @@ class ServerCore {
   Random random_;
   std::unique_ptr<Context> context_;
   bool stopped_ = false;
-  std::atomic<uint64_t> calls_started_{0};
+  std::atomic<uint64_t> calls_started_{0}, calls_by_reference_{0};
 
   // Sessions by index (part of tripwire cookies), by id, and by bound link.
   std::vector<std::shared_ptr<Session>> sessions_;

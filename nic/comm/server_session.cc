@@ -100,6 +100,8 @@ void ServerCore::Bind(const std::shared_ptr<Session>& session, LinkId link) {
   answer.staging_slots = options_.staging_slots;
   answer.call_area = s.call_aperture.name();
   answer.staging = s.staging_aperture.name();
+  s.shown = context_->MemoryShownBy(link);
+  if (!s.shown.bytes.empty()) answer.features |= kTakesReferences;
   const absl::Status accepted = context_->Accept(link, Serialize(answer));
   if (!accepted.ok()) {
     spdlog::debug("rpc: accepting a client failed: {}", accepted.ToString());
@@ -116,6 +118,7 @@ void ServerCore::Unbind(Session& session, bool close) {
   session.tripwires.clear();
   session.call_aperture.Revoke();
   session.staging_aperture.Revoke();
+  session.shown = {};  // running calls keep what they look at
   session.has_link = false;
   session.welcomed = false;
   session.up.store(false, std::memory_order_relaxed);  // only news

@@ -87,6 +87,7 @@ class Session final : public ServerSession,
 
   // The memory its client writes: mapped once, exported for each link.
   Mapping call_area, staging;
+  PeerMemory shown;  // what its client shows us on this link
   bool has_link = false;
   bool welcomed = false;  // on this link
   LinkId link;

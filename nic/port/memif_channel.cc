@@ -47,10 +47,9 @@ bool IsEventFd(int fd) {
 
 }  // namespace
 
-MemifChannel::~MemifChannel() {
-  for (const MemifRegion& region : regions_) {
-    munmap(region.base, region.size_bytes);
-  }
+void MemifChannel::Keep(void* base, uint64_t size_bytes) {
+  regions_.push_back({static_cast<uint8_t*>(base), size_bytes});
+  mappings_.emplace_back(base, [size_bytes](void* at) { munmap(at, size_bytes); });
 }
 
 // --- Client -----------------------------------------------------------------
@@ -88,7 +87,7 @@ absl::StatusOr<std::unique_ptr<MemifChannel>> MemifChannel::Create(
   if (base == MAP_FAILED) {
     return absl::ErrnoToStatus(errno, "cannot map shared memory");
   }
-  channel->regions_.push_back({static_cast<uint8_t*>(base), size});
+  channel->Keep(base, size);
   for (MemifDirection direction :
        {MemifDirection::kC2s, MemifDirection::kS2c}) {
     const MemifRingView view = channel->View(direction);
@@ -150,7 +149,7 @@ absl::Status MemifChannel::AddRegion(const MemifAddRegion& message,
   if (base == MAP_FAILED) {
     return absl::ErrnoToStatus(errno, "cannot map region");
   }
-  regions_.push_back({static_cast<uint8_t*>(base), size});
+  Keep(base, size);
   return absl::OkStatus();
 }
 
@@ -204,6 +203,15 @@ absl::Status MemifChannel::Open(bool peer_is_ours) {
   wake_fd_ = c2s_.doorbell.get();
   consumer_->Mask();
   return absl::OkStatus();
+}
+
+PeerMemory MemifChannel::ShownByPeer() const {
+  constexpr size_t kShown = 1;
+  if (owns_buffers_ || !peer_is_ours_ || regions_.size() != kShown + 1 ||
+      c2s_.region == kShown || s2c_.region == kShown) {
+    return {};
+  }
+  return {{regions_[kShown].base, regions_[kShown].size_bytes}, mappings_[kShown]};
 }
 
 // --- Both -------------------------------------------------------------------

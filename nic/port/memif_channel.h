@@ -40,7 +40,6 @@ class MemifChannel {
       uint32_t frame_bytes, uint8_t log2_ring_size);
   // The server's end, yet without memory.
   MemifChannel() = default;
-  ~MemifChannel();
   MemifChannel(const MemifChannel&) = delete;
   MemifChannel& operator=(const MemifChannel&) = delete;
 
@@ -48,6 +47,8 @@ class MemifChannel {
   absl::Status AddRegion(const MemifAddRegion& message, UniqueFd memory);
   absl::Status AddRing(const MemifAddRing& message, UniqueFd doorbell);
   absl::Status Open(bool peer_is_ours);
+  // A second region of a client of ours, in which no ring lies: memory it shows us.
+  PeerMemory ShownByPeer() const;
 
   // Client: what to tell the server, and its end once it has answered.
   MemifAddRegion OfferedRegion() const;
@@ -101,7 +102,10 @@ class MemifChannel {
   void RingIfWanted(Ring ring, bool is_short, DoorbellRinger& ringer,
                     PortCounters& counters);
 
+  void Keep(void* base, uint64_t size_bytes);
+
   std::vector<MemifRegion> regions_;
+  std::vector<std::shared_ptr<const void>> mappings_;  // of the regions
   RingPlace c2s_, s2c_;
   UniqueFd memory_;  // client only: the region, to be passed on
   bool owns_buffers_ = false;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,6 +34,7 @@ absl::StatusOr<std::unique_ptr<Port>> MemifClientPort::Open(
   if (!epoll) return absl::ErrnoToStatus(errno, "cannot create an epoll");
   std::unique_ptr<MemifClientPort> port(
       new MemifClientPort(options, *std::move(pool), std::move(epoll)));
+  port->MakeShownMemory();
   const absl::Status joined = port->JoinNow();
   if (!joined.ok()) {
     const bool may_come = absl::IsNotFound(joined) ||
@@ -44,7 +47,24 @@ absl::StatusOr<std::unique_ptr<Port>> MemifClientPort::Open(
   return std::unique_ptr<Port>(std::move(port));
 }
 
-MemifClientPort::~MemifClientPort() = default;
+MemifClientPort::~MemifClientPort() {
+  if (!shown_.empty()) munmap(shown_.data(), shown_.size());
+}
+
+// Without it, all goes by frames.
+void MemifClientPort::MakeShownMemory() {
+  const uint64_t bytes = options_.shown_bytes;
+  UniqueFd memory(memfd_create("tripwire-shown", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (bytes == 0 || !memory || ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0 ||
+      fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) {
+    return;
+  }
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                    memory.get(), 0);
+  if (base == MAP_FAILED) return;
+  shown_ = {static_cast<uint8_t*>(base), bytes};
+  shown_fd_ = std::move(memory);
+}
 
 // --- Traffic ----------------------------------------------------------------
 
@@ -105,8 +125,8 @@ void MemifClientPort::DisarmWakeup() {
 absl::Status MemifClientPort::StartJoining(uint64_t now_ns) {
   absl::StatusOr<UniqueFd> socket = ConnectMemifSocket(options_.path);
   if (!socket.ok()) return socket.status();
-  handshake_ = std::make_unique<MemifClientHandshake>(*std::move(socket),
-                                                      options_.max_frame_bytes);
+  handshake_ = std::make_unique<MemifClientHandshake>(
+      *std::move(socket), options_.max_frame_bytes, shown_fd_.get(), shown_.size());
   next_step_ns_ = now_ns + kJoinTimeoutNs;
   Watch(handshake_->socket(), EPOLLIN | EPOLLRDHUP, Source::kHandshake, 0);
   return absl::OkStatus();

@@ -11,6 +11,7 @@ namespace {
 constexpr uint8_t kLog2RingSize = 10;     // what our clients ask for
 constexpr uint8_t kMaxLog2RingSize = 14;  // what our servers allow
 constexpr uint16_t kMaxRegion = 63;       // highest index
+constexpr int kSteps = 6;                 // of a client
 
 absl::Status Unexpected(MemifMessageType type) {
   return absl::InvalidArgumentError(
@@ -112,7 +113,7 @@ absl::StatusOr<bool> MemifClientHandshake::Handle(MemifReceived received) {
       status = SendNext();
       break;
     case MemifMessageType::kConnected:
-      if (step_ != 5) return Unexpected(received.type());
+      if (step_ != kSteps) return Unexpected(received.type());
       channel_->OpenOffered(PeerIsOurs());
       return true;
     default:
@@ -132,11 +133,14 @@ absl::Status MemifClientHandshake::OnHello(const MemifHello& hello) {
       frame_bytes_, std::min(kLog2RingSize, hello.max_log2_ring_size));
   if (!channel.ok()) return channel.status();
   channel_ = *std::move(channel);
+  // Others would map it and never look.
+  shows_ = shown_ >= 0 && hello.max_region.get() >= 1 && PeerIsOurs();
   return SendNext();
 }
 
 // Each step waits for the acknowledgement of the one before.
 absl::Status MemifClientHandshake::SendNext() {
+  if (step_ == 2 && !shows_) ++step_;
   switch (step_++) {
     case 0: {
       MemifInit init{};
@@ -147,15 +151,21 @@ absl::Status MemifClientHandshake::SendNext() {
     case 1:
       return SendMemif(socket(), MemifMessageType::kAddRegion,
                        channel_->OfferedRegion(), channel_->memory_fd());
-    case 2:
+    case 2: {
+      MemifAddRegion region{};
+      region.index = 1;
+      region.size_bytes = shown_bytes_;
+      return SendMemif(socket(), MemifMessageType::kAddRegion, region, shown_);
+    }
+    case 3:
       return SendMemif(socket(), MemifMessageType::kAddRing,
                        channel_->OfferedRing(MemifDirection::kC2s),
                        channel_->doorbell_fd(MemifDirection::kC2s));
-    case 3:
+    case 4:
       return SendMemif(socket(), MemifMessageType::kAddRing,
                        channel_->OfferedRing(MemifDirection::kS2c),
                        channel_->doorbell_fd(MemifDirection::kS2c));
-    case 4: {
+    case 5: {
       MemifConnect connect{};
       SetMemifText(connect.name, kMemifOurName);
       return SendMemif(socket(), MemifMessageType::kConnect, connect);

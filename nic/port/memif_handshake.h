@@ -53,8 +53,13 @@ class MemifServerHandshake final : public MemifHandshake {
 
 class MemifClientHandshake final : public MemifHandshake {
  public:
-  MemifClientHandshake(UniqueFd socket, uint32_t frame_bytes)
-      : MemifHandshake(std::move(socket)), frame_bytes_(frame_bytes) {}
+  // `shown` is memory that a server of ours may read besides (a memfd, or -1).
+  MemifClientHandshake(UniqueFd socket, uint32_t frame_bytes, int shown,
+                       uint64_t shown_bytes)
+      : MemifHandshake(std::move(socket)),
+        frame_bytes_(frame_bytes),
+        shown_(shown),
+        shown_bytes_(shown_bytes) {}
 
  private:
   absl::StatusOr<bool> Handle(MemifReceived received) override;
@@ -62,6 +67,9 @@ class MemifClientHandshake final : public MemifHandshake {
   absl::Status SendNext();
 
   const uint32_t frame_bytes_;
+  const int shown_;
+  const uint64_t shown_bytes_;
+  bool shows_ = false;
   int step_ = 0;
 };
 

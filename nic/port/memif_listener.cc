@@ -121,6 +121,11 @@ void MemifListenerPort::Broadcast(std::span<const Frame> frames, Ring ring) {
   }
 }
 
+PeerMemory MemifListenerPort::ShownBy(PathId path) {
+  const Member* member = Find(path);
+  return member == nullptr ? PeerMemory{} : member->channel->ShownByPeer();
+}
+
 // --- Sleeping ---------------------------------------------------------------
 
 bool MemifListenerPort::ArmWakeup() {

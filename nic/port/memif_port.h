@@ -27,6 +27,9 @@ struct MemifOptions {
   uint32_t max_frame_bytes = 16384 + 64;
   size_t buffers = 8192;
   bool wait = false;  // client: open even though nobody listens yet
+  // Client: how much memory listeners of ours can read where it lies; address space
+  // until it is touched. 0: none.
+  uint64_t shown_bytes = uint64_t{256} << 20;
 };
 
 // What the two ends of a memif have in common: buffers, a descriptor that
@@ -100,6 +103,7 @@ class MemifListenerPort final : public MemifPort {
   bool ArmWakeup() override;
   void DisarmWakeup() override;
   uint64_t Service(uint64_t now_ns) override;
+  PeerMemory ShownBy(PathId path) override;
 
  private:
   struct Member {
@@ -152,11 +156,13 @@ class MemifClientPort final : public MemifPort {
   bool ArmWakeup() override;
   void DisarmWakeup() override;
   uint64_t Service(uint64_t now_ns) override;
+  std::span<uint8_t> ShownMemory() override { return shown_; }
 
  private:
   MemifClientPort(const MemifOptions& options, std::unique_ptr<FramePool> pool,
                   UniqueFd epoll)
       : MemifPort(options, std::move(pool), std::move(epoll)) {}
+  void MakeShownMemory();
   absl::Status StartJoining(uint64_t now_ns);
   absl::Status ContinueJoining();
   void StopJoining();
@@ -164,6 +170,8 @@ class MemifClientPort final : public MemifPort {
   void Leave(const char* why, uint64_t now_ns);
   void RetryLater(uint64_t now_ns);
 
+  UniqueFd shown_fd_;
+  std::span<uint8_t> shown_;
   std::unique_ptr<MemifChannel> channel_;  // while joined
   UniqueFd control_;
   std::unique_ptr<MemifClientHandshake> handshake_;  // while joining

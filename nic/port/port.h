@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -60,6 +61,13 @@ struct PortCounters {
 };
 
 enum class Ring { kDoorbell, kQuietly };
+
+// Memory of a neighbour's, to be read where it lies. Its owner may change it at any
+// time; it stays mapped, at this place, for as long as `mapping` is held.
+struct PeerMemory {
+  std::span<const uint8_t> bytes;
+  std::shared_ptr<const void> mapping;
+};
 
 // A way on and off the network: bursts of raw Ethernet frames.
 //
@@ -118,6 +126,14 @@ class Port {
   virtual uint64_t Service(uint64_t now_ns) = 0;
 
   virtual PortCounters counters() const = 0;
+
+  // --- Memory in common -------------------------------------------------------
+  // Memory of this process that neighbours can read where it lies, on ports that have
+  // such: fixed for the life of the port, zero at first, and taken from the system only
+  // where it is touched. Empty on others.
+  virtual std::span<uint8_t> ShownMemory() { return {}; }
+  // The same of the neighbour at the end of a path.
+  virtual PeerMemory ShownBy(PathId) { return {}; }
 };
 
 }  // namespace tripwire

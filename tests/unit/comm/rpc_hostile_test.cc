@@ -173,10 +173,15 @@ TEST_F(EvilClientTest, OffersTooLittleReplyMemory) {
 struct BadCall {
   const char* what;
   uint32_t message_bytes, staging_slot, staging_bytes, flags;
+  uint32_t shown_offset = 0;
 };
 
 class BadCallTest : public EvilClientTest,
-                    public ::testing::WithParamInterface<BadCall> {};
+                    public ::testing::WithParamInterface<BadCall> {
+ protected:
+  BadCallTest() { wire_.Show(kShownBytes); }
+  static constexpr uint32_t kShownBytes = 500;
+};
 
 TEST_P(BadCallTest, IsExpelled) {
   EvilClient evil(*client_nic_);
@@ -187,6 +192,7 @@ TEST_P(BadCallTest, IsExpelled) {
   tail.staging_slot = GetParam().staging_slot;
   tail.staging_bytes = GetParam().staging_bytes;
   tail.flags = GetParam().flags;
+  tail.shown_offset = GetParam().shown_offset;
   tail.sequence = 1;
   evil.Call(0, tail);
   EXPECT_TRUE(evil.Hears(MessageType::kBye));
@@ -201,6 +207,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadCall{"staging length", 8, 0, 1001, 0},
         BadCall{"huge staging length", 8, 1, UINT32_MAX, 0},
         BadCall{"bytes without staging", 8, kNoStaging, 8, 0},
+        BadCall{"reference past the end", 8, kNoStaging, 2, kCallByReference, 499},
+        BadCall{"reference from past the end", 8, kNoStaging, 0, kCallByReference, 501},
+        BadCall{"reference that wraps", 8, kNoStaging, 9, kCallByReference, UINT32_MAX},
+        BadCall{"reference longer than bulk data", 8, kNoStaging, 1001, kCallByReference},
+        BadCall{"reference and staging", 8, 0, 8, kCallByReference},
         BadCall{"again, never made", 0, kNoStaging, 0, kCallAgain}),
     [](const auto& info) {
       std::string name = info.param.what;
@@ -209,6 +220,19 @@ INSTANTIATE_TEST_SUITE_P(
       }
       return name;
     });
+
+TEST_F(EvilClientTest, RefersToMemoryItDoesNotShow) {
+  EvilClient evil(*client_nic_);
+  evil.BeGood();
+  evil.Greet();
+  CallTail tail{};
+  tail.staging_slot = kNoStaging;
+  tail.staging_bytes = 1;
+  tail.flags = kCallByReference;
+  tail.sequence = 1;
+  evil.Call(0, tail);
+  EXPECT_TRUE(evil.Hears(MessageType::kBye));
+}
 
 TEST_F(EvilClientTest, NamesReplyMemoryItDoesNotHave) {
   EvilClient evil(*client_nic_);

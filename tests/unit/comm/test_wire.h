@@ -19,7 +19,7 @@ namespace tripwire {
 
 // Two ports joined back to back, each of which may be used from a thread of its
 // own: real threads and real sleeping, without any hardware. Frames sent while
-// the wire is cut are lost.
+// the wire is cut are lost. Side 1 shows side 0 memory, if told to.
 class TestWire {
  public:
   std::unique_ptr<Port> MakePort(int side) {
@@ -39,6 +39,12 @@ class TestWire {
     std::lock_guard lock(shared_->mutex);
     shared_->is_cut = is_cut;
   }
+  void Show(size_t bytes) { shared_->shown = std::make_shared<std::vector<uint8_t>>(bytes); }
+  // Whether links made from now on see it.
+  void SetLook(bool may_look) {
+    std::lock_guard lock(shared_->mutex);
+    shared_->may_look = may_look;
+  }
 
  private:
   static constexpr uint32_t kFrameBytes = 2048;
@@ -50,6 +56,8 @@ class TestWire {
   struct Shared {
     std::mutex mutex;
     bool is_cut = false;
+    bool may_look = true;
+    std::shared_ptr<std::vector<uint8_t>> shown;
     Side sides[2];
   };
 
@@ -57,6 +65,7 @@ class TestWire {
    public:
     WirePort(std::shared_ptr<Shared> shared, int side)
         : shared_(std::move(shared)),
+          side_(side),
           self_(shared_->sides[side]),
           other_(shared_->sides[1 - side]) {
       info_.name = "wire";
@@ -116,6 +125,15 @@ class TestWire {
     int wake_fd() const override { return self_.bell.get(); }
     uint64_t Service(uint64_t) override { return kNever; }
     PortCounters counters() const override { return counters_; }
+    std::span<uint8_t> ShownMemory() override {
+      if (side_ != 1 || shared_->shown == nullptr) return {};
+      return *shared_->shown;
+    }
+    PeerMemory ShownBy(PathId) override {
+      std::lock_guard lock(shared_->mutex);
+      if (side_ != 0 || shared_->shown == nullptr || !shared_->may_look) return {};
+      return {*shared_->shown, shared_->shown};
+    }
 
    private:
     static Frame New() {
@@ -128,6 +146,7 @@ class TestWire {
     }
 
     const std::shared_ptr<Shared> shared_;
+    const int side_;
     Side& self_;
     Side& other_;
     PortInfo info_;
