@@ -306,7 +306,7 @@ void ServerCore::OnNotifyAck(Session& session) {
   const uint64_t stored = __atomic_load_n(
       reinterpret_cast<const uint64_t*>(session.call_area.data()), __ATOMIC_ACQUIRE);
   Le64 word;
-  std::memcpy(&word, &stored, sizeof word);
+  std::memcpy(static_cast<void*>(&word), &stored, sizeof word);
   const uint64_t acked = word.get();
   if (acked <= session.notify_acked || acked > session.notify_sent) return;
   while (session.notify_acked < acked) {
