@@ -1,53 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "periph/media/media_writer.h"
 
+#include <gst/app/gstappsink.h>
+
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "periph/media/formats.h"
-#include "periph/media/gst_sink.h"
+#include "periph/media/sink_line.h"
 
 namespace tripwire::periph {
 namespace {
-
-// A sink with elements of its own.
-class OwnedSink final : public Sink {
- public:
-  OwnedSink(ElementRef bin, std::unique_ptr<Sink> sink)
-      : bin_(std::move(bin)), sink_(std::move(sink)) {}
-  const std::string& format() const override { return sink_->format(); }
-  uint64_t max_frame_bytes() const override { return sink_->max_frame_bytes(); }
-  absl::Status Put(const Frame& frame) override { return sink_->Put(frame); }
-  absl::Status Drain() override { return sink_->Drain(); }
-  void Cancel() override { sink_->Cancel(); }
-
- private:
-  ElementRef bin_;  // goes after the sink
-  std::unique_ptr<Sink> sink_;
-};
-
-absl::StatusOr<std::unique_ptr<Sink>> StartLine(const std::string& line,
-                                                const std::string& format) {
-  InitGst();
-  GError* error = nullptr;
-  GstElement* parsed = gst_parse_bin_from_description_full(
-      line.c_str(), TRUE, nullptr, GST_PARSE_FLAG_FATAL_ERRORS, &error);
-  if (parsed == nullptr) {
-    const std::string why = error != nullptr ? error->message : line;
-    g_clear_error(&error);
-    return absl::UnimplementedError(
-        absl::StrCat(why, ": is its plug-in installed?"));
-  }
-  g_clear_error(&error);
-  ElementRef bin(GST_ELEMENT(gst_object_ref_sink(parsed)));
-  const PadRef pad(gst_element_get_static_pad(bin.get(), "sink"));
-  const CapsRef takes(gst_pad_query_caps(pad.get(), nullptr));
-  absl::StatusOr<std::unique_ptr<Sink>> sink =
-      GstSink::Start(bin.get(), takes.get(), format, GstSink::Timing::kKeep);
-  if (!sink.ok()) return sink.status();
-  return std::make_unique<OwnedSink>(std::move(bin), *std::move(sink));
-}
 
 enum class Medium { kVideo, kSound, kOther };
 
@@ -90,6 +55,72 @@ bool IsNumberPattern(const std::string& path) {
          path.find('%', end) == std::string::npos;
 }
 
+// Passes what an element makes to somebody who is no element.
+class ByteTaker {
+ public:
+  explicit ByteTaker(TakeBytes take) : take_(std::move(take)) {}
+  static GstFlowReturn OnSample(GstAppSink* from, gpointer self) {
+    const SampleRef sample(gst_app_sink_pull_sample(from));
+    GstBuffer* buffer =
+        sample == nullptr ? nullptr : gst_sample_get_buffer(sample.get());
+    GstMapInfo map;
+    if (buffer == nullptr || !gst_buffer_map(buffer, &map, GST_MAP_READ))
+      return GST_FLOW_OK;
+    const bool goes_on =
+        static_cast<ByteTaker*>(self)->Take({map.data, map.size});
+    gst_buffer_unmap(buffer, &map);
+    return goes_on ? GST_FLOW_OK : GST_FLOW_EOS;
+  }
+  // Whoever waits for room in `sink` must hear that there will be none.
+  void StopsWith(Sink* sink) {
+    const std::lock_guard lock(mutex_);
+    sink_ = sink;
+    if (!status_.ok()) sink_->Cancel();
+  }
+  // CANCELLED: nobody reads.
+  absl::Status status() {
+    const std::lock_guard lock(mutex_);
+    return status_;
+  }
+
+ private:
+  bool Take(std::span<const uint8_t> bytes) {
+    if (!status().ok()) return false;
+    const absl::StatusOr<bool> taken = take_(bytes);
+    const std::lock_guard lock(mutex_);
+    if (!taken.ok()) status_ = taken.status();
+    if (taken.ok() && !*taken) status_ = absl::CancelledError("nobody reads");
+    if (!status_.ok() && sink_ != nullptr) sink_->Cancel();
+    return status_.ok();
+  }
+
+  const TakeBytes take_;
+  std::mutex mutex_;
+  absl::Status status_;
+  Sink* sink_ = nullptr;
+};
+
+class ByteSink final : public Sink {
+ public:
+  ByteSink(std::unique_ptr<Sink> sink, std::shared_ptr<ByteTaker> to)
+      : to_(std::move(to)), sink_(std::move(sink)) {}
+  const std::string& format() const override { return sink_->format(); }
+  uint64_t max_frame_bytes() const override { return sink_->max_frame_bytes(); }
+  absl::Status Put(const Frame& frame) override {
+    return First(sink_->Put(frame));
+  }
+  absl::Status Drain() override { return First(sink_->Drain()); }
+  void Cancel() override { sink_->Cancel(); }
+
+ private:
+  absl::Status First(const absl::Status& status) {
+    const absl::Status taken = to_->status();
+    return taken.ok() ? status : taken;
+  }
+  std::shared_ptr<ByteTaker> to_;  // goes after the sink
+  std::unique_ptr<Sink> sink_;
+};
+
 // As a value in a launch line.
 std::string Quoted(const std::string& text) {
   return absl::StrCat(
@@ -98,14 +129,26 @@ std::string Quoted(const std::string& text) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Sink>> WriteToPipe(const std::string& format,
-                                                  int fd) {
+absl::StatusOr<std::unique_ptr<Sink>> WriteToBytes(const std::string& format,
+                                                   TakeBytes take) {
   const absl::StatusOr<Medium> medium = MediumOf(format);
   if (!medium.ok()) return medium.status();
   const char* line = *medium == Medium::kVideo   ? "y4menc ! "
                      : *medium == Medium::kSound ? "wavenc ! "
                                                  : "";
-  return StartLine(absl::StrCat(line, "fdsink sync=false fd=", fd), format);
+  auto to = std::make_shared<ByteTaker>(std::move(take));
+  absl::StatusOr<std::unique_ptr<Sink>> sink = StartSinkLine(
+      absl::StrCat(line, "appsink name=out sync=false"), format,
+      [to](GstElement* bin) {
+        const ElementRef out(gst_bin_get_by_name(GST_BIN(bin), "out"));
+        GstAppSinkCallbacks callbacks{};
+        callbacks.new_sample = &ByteTaker::OnSample;
+        gst_app_sink_set_callbacks(GST_APP_SINK(out.get()), &callbacks,
+                                   to.get(), nullptr);
+      });
+  if (!sink.ok()) return sink.status();
+  to->StopsWith(sink->get());
+  return std::make_unique<ByteSink>(*std::move(sink), std::move(to));
 }
 
 absl::StatusOr<std::unique_ptr<Sink>> WriteToFile(const std::string& format,
@@ -130,9 +173,9 @@ absl::StatusOr<std::unique_ptr<Sink>> WriteToFile(const std::string& format,
     return absl::InvalidArgumentError(absl::StrCat(
         "'", path, "': the only '%' may be one number, such as %d or %04d"));
   }
-  return StartLine(absl::StrCat(line, many ? "multifilesink" : "filesink",
-                                " sync=false location=", Quoted(path)),
-                   format);
+  return StartSinkLine(absl::StrCat(line, many ? "multifilesink" : "filesink",
+                                    " sync=false location=", Quoted(path)),
+                       format);
 }
 
 bool TakesOnePicture(const std::string& path) {

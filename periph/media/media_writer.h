@@ -2,7 +2,10 @@
 #ifndef TRIPWIRE_PERIPH_MEDIA_MEDIA_WRITER_H_
 #define TRIPWIRE_PERIPH_MEDIA_MEDIA_WRITER_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -12,11 +15,14 @@
 // Frames into files, pipes and windows; users need not know GStreamer.
 namespace tripwire::periph {
 
-// To a pipe or file: raw video as Y4M, raw sound as WAV, anything else as its
-// bytes. `format` as a FrameStream has it. The descriptor stays the caller's.
-// Put blocks while the pipe is full; Drain finishes what was begun.
-absl::StatusOr<std::unique_ptr<Sink>> WriteToPipe(const std::string& format,
-                                                  int fd);
+// Where bytes go. False: nobody reads them any more, which is no error.
+using TakeBytes = std::function<absl::StatusOr<bool>(std::span<const uint8_t>)>;
+
+// Raw video as Y4M, raw sound as WAV, anything else as its bytes. `format` as a
+// FrameStream has it. `take` is called on another thread. After it said false
+// or failed, Put and Drain return CANCELLED, or what it failed with.
+absl::StatusOr<std::unique_ptr<Sink>> WriteToBytes(const std::string& format,
+                                                   TakeBytes take);
 
 // To a file, by its suffix: .y4m, .avi, .mkv, .webm (video); .wav, .flac, .ogg
 // (sound); .png, .jpg (one picture: the first; or with a '%d' for a number in

@@ -9,7 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
-#include <thread>
+#include <vector>
 
 #include "periph/media/media_writer.h"
 
@@ -104,27 +104,39 @@ TEST_F(MediaWriterTest, PicturesAreOneOrNumbered) {
   }
 }
 
-TEST_F(MediaWriterTest, APipeGetsY4mWhateverTheRawFormat) {
-  int ends[2];
-  ASSERT_EQ(pipe(ends), 0);
+TEST_F(MediaWriterTest, BytesAreY4mWhateverTheRawFormat) {
   std::string got;
-  std::thread reader([&] {
-    char piece[4096];
-    for (ssize_t n; (n = read(ends[0], piece, sizeof(piece))) > 0;)
-      got.append(piece, static_cast<size_t>(n));
-  });
-  PutAll(
-      WriteToPipe("video/x-raw, format=RGB, width=16, height=8, framerate=25/1",
-                  ends[1]),
-      5, 16 * 8 * 3);
-  close(ends[1]);
-  reader.join();
-  close(ends[0]);
+  PutAll(WriteToBytes(
+             "video/x-raw, format=RGB, width=16, height=8, framerate=25/1",
+             [&got](std::span<const uint8_t> bytes) {
+               got.append(bytes.begin(), bytes.end());
+               return true;
+             }),
+         5, 16 * 8 * 3);
   EXPECT_THAT(got, StartsWith("YUV4MPEG2 "));
   size_t frames = 0;
   for (size_t at = 0; (at = got.find("FRAME\n", at)) != std::string::npos; ++at)
     ++frames;
   EXPECT_EQ(frames, 5u);
+}
+
+TEST_F(MediaWriterTest, AReaderThatHasGoneEndsItAndHoldsNobodyUp) {
+  auto sink =
+      WriteToBytes(kVideo, [](std::span<const uint8_t>) { return false; });
+  ASSERT_TRUE(sink.ok()) << sink.status();
+  const std::vector<uint8_t> picture(kPictureBytes);
+  Frame frame;
+  frame.data = picture;
+  absl::Status status;
+  for (int i = 0; i < 1000 && status.ok(); ++i) status = (*sink)->Put(frame);
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  auto full = WriteToBytes(kVideo, [](std::span<const uint8_t>) {
+    return absl::StatusOr<bool>(absl::ResourceExhaustedError("no space"));
+  });
+  ASSERT_TRUE(full.ok()) << full.status();
+  status = absl::OkStatus();
+  for (int i = 0; i < 1000 && status.ok(); ++i) status = (*full)->Put(frame);
+  EXPECT_EQ(status.message(), "no space");
 }
 
 TEST_F(MediaWriterTest, MistakesAreSaid) {

@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// tripwiresrc: frames of a remote device, in buffers that lie where the network
+// put them.
+#include <gst/base/gstpushsrc.h>
+#include <gst/video/navigation.h>
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "periph/gst/connection.h"
+#include "periph/gst/element.h"
+#include "periph/gst/input_sender.h"
+#include "periph/media/formats.h"
+#include "periph/media/input_event.h"
+
+GST_DEBUG_CATEGORY_STATIC(tripwire_src_debug);
+#define GST_CAT_DEFAULT tripwire_src_debug
+
+namespace tripwire::periph {
+namespace {
+
+enum Property : guint {
+  kNoProperty,
+  kDevice,
+  kPort,
+  kFormat,
+  kPolicy,
+  kQueue,
+  kSlots,
+  kExclusive,
+  kReconnect,
+  kIsLive,
+  kLatency,
+};
+
+struct State {
+  // Properties, under the object's lock.
+  std::string device, ports, format;
+  StreamOptions options;
+  bool live = true;
+  uint64_t latency_ns = 40 * kMillisecond;
+
+  // Between start and stop. `stream` changes under the mutex, in the streaming
+  // thread.
+  DeviceName name;
+  std::shared_ptr<Connection> connection;
+  CapsRef makes;
+  std::mutex mutex;
+  std::unique_ptr<FrameStream> stream;
+  bool cancelled = false;
+  std::string stream_format;
+  std::unique_ptr<InputSender> input;
+  bool takes_input = false;
+};
+
+struct TripwireSrc {
+  GstPushSrc parent;
+  State* state;
+};
+struct TripwireSrcClass {
+  GstPushSrcClass parent_class;
+};
+
+G_DEFINE_TYPE(TripwireSrc, tripwire_src, GST_TYPE_PUSH_SRC)
+
+State& StateOf(gpointer element) {
+  return *reinterpret_cast<TripwireSrc*>(element)->state;
+}
+
+void SetProperty(GObject* object, guint id, const GValue* value,
+                 GParamSpec* spec) {
+  State& state = StateOf(object);
+  auto* element = GST_ELEMENT(object);
+  switch (id) {
+    case kDevice:
+      return Assign(element, state.device, value);
+    case kPort:
+      return Assign(element, state.ports, value);
+    case kFormat:
+      return Assign(element, state.format, value);
+    case kPolicy:
+      state.options.policy = static_cast<Policy>(g_value_get_enum(value));
+      return;
+    case kQueue:
+      state.options.queue_frames = g_value_get_uint(value);
+      return;
+    case kSlots:
+      state.options.slots = g_value_get_uint(value);
+      return;
+    case kExclusive:
+      state.options.exclusive = g_value_get_boolean(value) != FALSE;
+      return;
+    case kReconnect:
+      state.options.reconnect = g_value_get_boolean(value) != FALSE;
+      return;
+    case kIsLive:
+      state.live = g_value_get_boolean(value) != FALSE;
+      gst_base_src_set_live(GST_BASE_SRC(object), state.live);
+      return;
+    case kLatency:
+      state.latency_ns = g_value_get_uint(value) * kMillisecond;
+      return;
+    default:
+      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
+  }
+}
+
+void GetProperty(GObject* object, guint id, GValue* value, GParamSpec* spec) {
+  const State& state = StateOf(object);
+  auto* element = GST_ELEMENT(object);
+  switch (id) {
+    case kDevice:
+      return g_value_set_string(value, Copy(element, state.device).c_str());
+    case kPort:
+      return g_value_set_string(value, Copy(element, state.ports).c_str());
+    case kFormat:
+      return g_value_set_string(value, Copy(element, state.format).c_str());
+    case kPolicy:
+      return g_value_set_enum(value, static_cast<gint>(state.options.policy));
+    case kQueue:
+      return g_value_set_uint(value, state.options.queue_frames);
+    case kSlots:
+      return g_value_set_uint(value, state.options.slots);
+    case kExclusive:
+      return g_value_set_boolean(value, state.options.exclusive);
+    case kReconnect:
+      return g_value_set_boolean(value, state.options.reconnect);
+    case kIsLive:
+      return g_value_set_boolean(value, state.live);
+    case kLatency:
+      return g_value_set_uint(
+          value, static_cast<guint>(state.latency_ns / kMillisecond));
+    default:
+      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
+  }
+}
+
+gboolean Start(GstBaseSrc* src) {
+  State& state = StateOf(src);
+  const auto fail = [src](const absl::Status& why) {
+    PostError(GST_ELEMENT(src), why);
+    return FALSE;
+  };
+  auto name = ParseDeviceName(Copy(GST_ELEMENT(src), state.device));
+  if (!name.ok()) return fail(name.status());
+  state.name = *std::move(name);
+  auto connection =
+      ConnectTo(Copy(GST_ELEMENT(src), state.ports), state.name.node);
+  if (!connection.ok()) return fail(connection.status());
+  auto info = (*connection)->devices->Info(state.name.device);
+  if (!info.ok()) return fail(info.status());
+  state.makes = CapsOfDevice(*info, false);
+  state.takes_input = false;
+  for (const std::string& format : info->sink_formats()) {
+    if (format == kInputFormat) state.takes_input = true;
+  }
+  state.connection = *std::move(connection);
+  state.cancelled = false;
+  return TRUE;
+}
+
+gboolean Stop(GstBaseSrc* src) {
+  State& state = StateOf(src);
+  state.input.reset();
+  {
+    const std::lock_guard lock(state.mutex);
+    state.stream.reset();
+  }
+  state.makes.reset();
+  state.connection.reset();
+  return TRUE;
+}
+
+gboolean Unlock(GstBaseSrc* src) {
+  State& state = StateOf(src);
+  const std::lock_guard lock(state.mutex);
+  state.cancelled = true;
+  if (state.stream != nullptr) state.stream->Cancel();
+  return TRUE;
+}
+
+gboolean UnlockStop(GstBaseSrc* src) {
+  State& state = StateOf(src);
+  const std::lock_guard lock(state.mutex);
+  // A cancelled stream stays so: another is opened when frames are wanted
+  // again.
+  if (state.cancelled) state.stream.reset();
+  state.cancelled = false;
+  return TRUE;
+}
+
+GstCaps* GetCaps(GstBaseSrc* src, GstCaps* filter) {
+  const State& state = StateOf(src);
+  CapsRef caps(state.makes != nullptr
+                   ? gst_caps_ref(state.makes.get())
+                   : gst_pad_get_pad_template_caps(src->srcpad));
+  if (filter == nullptr) return caps.release();
+  return Intersect(filter, caps.get()).release();
+}
+
+// Says to the rest of the pipeline what format comes from now on.
+bool Announce(GstBaseSrc* src, State& state) {
+  state.stream_format = state.stream->format();
+  // Bytes are left for others to find out what they are.
+  if (state.stream_format == kByteStream) return true;
+  const absl::StatusOr<CapsRef> caps = CapsOfFormat(state.stream_format);
+  if (caps.ok() && gst_caps_is_fixed(caps->get()) &&
+      gst_base_src_set_caps(src, caps->get())) {
+    return true;
+  }
+  PostError(GST_ELEMENT(src), absl::UnimplementedError(absl::StrCat(
+                                  "the pipeline cannot take '",
+                                  state.stream_format, "', which comes now")));
+  return false;
+}
+
+// What the rest of the pipeline and the device can agree on.
+absl::StatusOr<std::string> WantedFormat(GstBaseSrc* src, State& state) {
+  const std::string asked = Copy(GST_ELEMENT(src), state.format);
+  if (!asked.empty()) return asked;
+  const CapsRef peer(gst_pad_peer_query_caps(src->srcpad, nullptr));
+  if (peer == nullptr || gst_caps_is_any(peer.get())) return std::string();
+  const CapsRef both = Intersect(peer.get(), state.makes.get());
+  if (gst_caps_is_empty(both.get())) {
+    return absl::UnimplementedError(
+        absl::StrCat("device '", state.name.device, "' makes ",
+                     FormatOfCaps(state.makes.get()), "; the pipeline wants ",
+                     FormatOfCaps(peer.get())));
+  }
+  // The device's own order of preference, if the pipeline takes everything it
+  // makes.
+  if (gst_caps_is_subset(state.makes.get(), peer.get())) return std::string();
+  return FormatOfCaps(both.get());
+}
+
+gboolean Negotiate(GstBaseSrc* src) {
+  State& state = StateOf(src);
+  if (state.stream != nullptr && !state.cancelled) {
+    const CapsRef now(gst_pad_get_current_caps(src->srcpad));
+    if (now == nullptr ||
+        gst_pad_peer_query_accept_caps(src->srcpad, now.get()))
+      return TRUE;
+  }
+  const auto fail = [src](const absl::Status& why) {
+    PostError(GST_ELEMENT(src), why);
+    return FALSE;
+  };
+  const absl::StatusOr<std::string> format = WantedFormat(src, state);
+  if (!format.ok()) return fail(format.status());
+  StreamOptions options = state.options;
+  options.format = *format;
+  {
+    const std::lock_guard lock(state.mutex);
+    state.stream.reset();
+  }
+  auto stream =
+      state.connection->devices->OpenSource(state.name.device, options);
+  if (!stream.ok()) return fail(stream.status());
+  {
+    const std::lock_guard lock(state.mutex);
+    state.stream = *std::move(stream);
+    if (state.cancelled) state.stream->Cancel();
+  }
+  return Announce(src, state) ? TRUE : FALSE;
+}
+
+// A view that keeps what it needs alive, and counts.
+struct HeldView {
+  FrameView view;
+  std::shared_ptr<Connection> connection;
+  std::shared_ptr<std::atomic<uint32_t>> held;
+  ~HeldView() { --*held; }
+};
+
+// The buffer is the frame where it lies, unless the pipeline keeps so many of
+// them that the device would soon find no slot free: then it is a copy.
+GstBuffer* BufferOf(State& state, FrameView view,
+                    const std::shared_ptr<std::atomic<uint32_t>>& held) {
+  const std::span<const uint8_t> data = view.data();
+  if (data.empty() || *held + 1 >= state.options.slots) {
+    GstBuffer* copy = gst_buffer_new_allocate(nullptr, data.size(), nullptr);
+    gst_buffer_fill(copy, 0, data.data(), data.size());
+    return copy;
+  }
+  ++*held;
+  auto* kept = new HeldView{std::move(view), state.connection, held};
+  return gst_buffer_new_wrapped_full(
+      GST_MEMORY_FLAG_READONLY, const_cast<uint8_t*>(data.data()), data.size(),
+      0, data.size(), kept,
+      [](gpointer of) { delete static_cast<HeldView*>(of); });
+}
+
+// The running time at which the frame was captured, by the clocks of both
+// nodes.
+GstClockTime CapturedAt(GstBaseSrc* src, State& state, const Frame& frame) {
+  const GstClockTime now =
+      gst_element_get_current_running_time(GST_ELEMENT(src));
+  if (!GST_CLOCK_TIME_IS_VALID(now)) return GST_CLOCK_TIME_NONE;
+  if (!state.stream->clock().known()) return now;
+  const uint64_t captured_ns = state.stream->clock().ToOurs(frame.capture_ns);
+  const uint64_t now_ns = state.connection->nic->clock().NowNs();
+  const uint64_t age_ns = now_ns > captured_ns ? now_ns - captured_ns : 0;
+  return now > age_ns ? now - age_ns : 0;
+}
+
+struct Shared {
+  std::shared_ptr<std::atomic<uint32_t>> held =
+      std::make_shared<std::atomic<uint32_t>>(0);
+};
+
+GstFlowReturn Create(GstPushSrc* push, GstBuffer** out) {
+  auto* src = GST_BASE_SRC(push);
+  State& state = StateOf(push);
+  static const Shared shared;
+  {
+    const std::lock_guard lock(state.mutex);
+    if (state.cancelled) return GST_FLOW_FLUSHING;
+  }
+  if (state.stream == nullptr && !Negotiate(src))
+    return GST_FLOW_NOT_NEGOTIATED;
+  absl::StatusOr<FrameView> view = state.stream->Next(kNever);
+  if (!view.ok()) {
+    if (absl::IsCancelled(view.status())) return GST_FLOW_FLUSHING;
+    if (absl::IsOutOfRange(view.status())) return GST_FLOW_EOS;
+    PostError(GST_ELEMENT(src), view.status());
+    return GST_FLOW_ERROR;
+  }
+  if (state.stream->format() != state.stream_format && !Announce(src, state)) {
+    return GST_FLOW_NOT_NEGOTIATED;
+  }
+  const Frame frame = view->frame();
+  GstBuffer* buffer = BufferOf(state, *std::move(view), shared.held);
+  GST_BUFFER_PTS(buffer) = gst_base_src_get_do_timestamp(src)
+                               ? CapturedAt(src, state, frame)
+                           : frame.pts_ns != kNoTime ? frame.pts_ns
+                                                     : GST_CLOCK_TIME_NONE;
+  if (frame.duration_ns != kNoTime)
+    GST_BUFFER_DURATION(buffer) = frame.duration_ns;
+  GST_BUFFER_OFFSET(buffer) = frame.number;
+  GST_BUFFER_OFFSET_END(buffer) = frame.number + 1;
+  if (frame.flags & kDiscontinuity)
+    GST_BUFFER_FLAG_SET(buffer, GST_BUFFER_FLAG_DISCONT);
+  if (!(frame.flags & kKeyFrame))
+    GST_BUFFER_FLAG_SET(buffer, GST_BUFFER_FLAG_DELTA_UNIT);
+  *out = buffer;
+  return GST_FLOW_OK;
+}
+
+// A window further down says what its user does: the screen gets it.
+gboolean OnEvent(GstBaseSrc* src, GstEvent* event) {
+  State& state = StateOf(src);
+  if (GST_EVENT_TYPE(event) == GST_EVENT_NAVIGATION && state.takes_input) {
+    const auto input = InputOfNavigation(event);
+    const std::lock_guard lock(state.mutex);
+    if (input.has_value() && state.connection != nullptr) {
+      if (state.input == nullptr) {
+        state.input = std::make_unique<InputSender>(
+            *state.connection->devices, state.connection->nic->clock(),
+            state.name.device);
+      }
+      state.input->Send(*input);
+    }
+    return TRUE;
+  }
+  return GST_BASE_SRC_CLASS(tripwire_src_parent_class)->event(src, event);
+}
+
+gboolean OnQuery(GstBaseSrc* src, GstQuery* query) {
+  const State& state = StateOf(src);
+  if (GST_QUERY_TYPE(query) == GST_QUERY_LATENCY && state.live) {
+    gst_query_set_latency(query, TRUE, state.latency_ns, GST_CLOCK_TIME_NONE);
+    return TRUE;
+  }
+  if (GST_QUERY_TYPE(query) == GST_QUERY_SCHEDULING) {
+    gst_query_set_scheduling(query, GST_SCHEDULING_FLAG_SEQUENTIAL, 1, -1, 0);
+    gst_query_add_scheduling_mode(query, GST_PAD_MODE_PUSH);
+    return TRUE;
+  }
+  return GST_BASE_SRC_CLASS(tripwire_src_parent_class)->query(src, query);
+}
+
+gboolean IsSeekable(GstBaseSrc*) { return FALSE; }
+
+void Finalize(GObject* object) {
+  delete reinterpret_cast<TripwireSrc*>(object)->state;
+  G_OBJECT_CLASS(tripwire_src_parent_class)->finalize(object);
+}
+
+void InstallProperties(GObjectClass* object_class) {
+  constexpr auto kFlags = static_cast<GParamFlags>(
+      G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY);
+  g_object_class_install_property(
+      object_class, kDevice,
+      g_param_spec_string("device", "Device",
+                          "The device, NODE:NAME; no NODE: the only one", "",
+                          kFlags));
+  g_object_class_install_property(
+      object_class, kPort,
+      g_param_spec_string(
+          "port", "Port",
+          "The network, as after --port; several with spaces between", "",
+          kFlags));
+  g_object_class_install_property(
+      object_class, kFormat,
+      g_param_spec_string(
+          "format", "Format",
+          "What to ask the device for; empty: what the pipeline can take", "",
+          kFlags));
+  g_object_class_install_property(
+      object_class, kPolicy,
+      g_param_spec_enum(
+          "policy", "Policy", "What to do with frames that find no free slot",
+          PolicyType(), static_cast<gint>(Policy::kDropOldest), kFlags));
+  g_object_class_install_property(
+      object_class, kQueue,
+      g_param_spec_uint("queue", "Queue", "Frames that may wait at the device",
+                        1, 4096, 4, kFlags));
+  g_object_class_install_property(
+      object_class, kSlots,
+      g_param_spec_uint("slots", "Slots", "Frames in the ring in our memory", 2,
+                        4096, 4, kFlags));
+  g_object_class_install_property(
+      object_class, kExclusive,
+      g_param_spec_boolean("exclusive", "Exclusive",
+                           "Nobody else may use the device meanwhile", FALSE,
+                           kFlags));
+  g_object_class_install_property(
+      object_class, kReconnect,
+      g_param_spec_boolean("reconnect", "Reconnect",
+                           "Wait for a lost device to come back", TRUE,
+                           kFlags));
+  g_object_class_install_property(
+      object_class, kIsLive,
+      g_param_spec_boolean("is-live", "Is live",
+                           "Whether the device is a live source", TRUE,
+                           kFlags));
+  g_object_class_install_property(
+      object_class, kLatency,
+      g_param_spec_uint(
+          "latency", "Latency",
+          "Milliseconds from capture until frames are shown in time", 0, 60000,
+          40, kFlags));
+}
+
+void tripwire_src_class_init(TripwireSrcClass* type) {
+  GST_DEBUG_CATEGORY_INIT(tripwire_src_debug, "tripwiresrc", 0,
+                          "Tripwire source");
+  auto* object_class = G_OBJECT_CLASS(type);
+  object_class->set_property = SetProperty;
+  object_class->get_property = GetProperty;
+  object_class->finalize = Finalize;
+  InstallProperties(object_class);
+  gst_type_mark_as_plugin_api(PolicyType(), static_cast<GstPluginAPIFlags>(0));
+
+  auto* element_class = GST_ELEMENT_CLASS(type);
+  gst_element_class_set_static_metadata(
+      element_class, "Tripwire source", "Source/Network",
+      "Pictures, sound or bytes of a remote device", "The Tripwire authors");
+  gst_element_class_add_pad_template(
+      element_class, gst_pad_template_new("src", GST_PAD_SRC, GST_PAD_ALWAYS,
+                                          gst_caps_new_any()));
+
+  auto* base_class = GST_BASE_SRC_CLASS(type);
+  base_class->start = Start;
+  base_class->stop = Stop;
+  base_class->unlock = Unlock;
+  base_class->unlock_stop = UnlockStop;
+  base_class->get_caps = GetCaps;
+  base_class->negotiate = Negotiate;
+  base_class->event = OnEvent;
+  base_class->query = OnQuery;
+  base_class->is_seekable = IsSeekable;
+  GST_PUSH_SRC_CLASS(type)->create = Create;
+}
+
+void tripwire_src_init(TripwireSrc* src) {
+  src->state = new State;
+  gst_base_src_set_format(GST_BASE_SRC(src), GST_FORMAT_TIME);
+  gst_base_src_set_live(GST_BASE_SRC(src), TRUE);
+  gst_base_src_set_do_timestamp(GST_BASE_SRC(src), TRUE);
+}
+
+}  // namespace
+
+GType TripwireSrcType() { return tripwire_src_get_type(); }
+
+}  // namespace tripwire::periph

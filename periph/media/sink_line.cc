@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "periph/media/sink_line.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "periph/media/formats.h"
+#include "periph/media/gst_sink.h"
+
+namespace tripwire::periph {
+namespace {
+
+// A sink with elements of its own.
+class OwnedSink final : public Sink {
+ public:
+  OwnedSink(ElementRef bin, std::unique_ptr<Sink> sink)
+      : bin_(std::move(bin)), sink_(std::move(sink)) {}
+  const std::string& format() const override { return sink_->format(); }
+  uint64_t max_frame_bytes() const override { return sink_->max_frame_bytes(); }
+  absl::Status Put(const Frame& frame) override { return sink_->Put(frame); }
+  absl::Status Drain() override { return sink_->Drain(); }
+  void Cancel() override { sink_->Cancel(); }
+
+ private:
+  ElementRef bin_;  // goes after the sink
+  std::unique_ptr<Sink> sink_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Sink>> StartSinkLine(
+    const std::string& line, const std::string& format,
+    const std::function<void(GstElement* bin)>& prepare) {
+  InitGst();
+  GError* error = nullptr;
+  GstElement* parsed = gst_parse_bin_from_description_full(
+      line.c_str(), TRUE, nullptr, GST_PARSE_FLAG_FATAL_ERRORS, &error);
+  if (parsed == nullptr) {
+    const std::string why = error != nullptr ? error->message : line;
+    g_clear_error(&error);
+    return absl::UnimplementedError(
+        absl::StrCat(why, ": is its plug-in installed?"));
+  }
+  g_clear_error(&error);
+  ElementRef bin(GST_ELEMENT(gst_object_ref_sink(parsed)));
+  if (prepare) prepare(bin.get());
+  const PadRef pad(gst_element_get_static_pad(bin.get(), "sink"));
+  const CapsRef takes(gst_pad_query_caps(pad.get(), nullptr));
+  absl::StatusOr<std::unique_ptr<Sink>> sink =
+      GstSink::Start(bin.get(), takes.get(), format, GstSink::Timing::kKeep);
+  if (!sink.ok()) return sink.status();
+  return std::make_unique<OwnedSink>(std::move(bin), *std::move(sink));
+}
+
+}  // namespace tripwire::periph
