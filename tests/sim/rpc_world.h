@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#ifndef TRIPWIRE_TESTS_SIM_RPC_WORLD_H_
+#define TRIPWIRE_TESTS_SIM_RPC_WORLD_H_
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nic/comm/client_core.h"
+#include "nic/comm/server_core.h"
+#include "tests/sim/sim_network.h"
+
+// A server and two clients on a simulated network, whose calls say what they
+// ask for, so that whoever serves or gets them knows what must be in them.
+namespace tripwire::rpc {
+
+inline constexpr uint32_t kSlots = 6;
+inline constexpr uint32_t kMessageBytes = 3000;
+inline constexpr uint32_t kBulkBytes = 20'000;
+
+// What a call asks for, as it travels.
+struct Order {
+  uint32_t client = 0;
+  uint32_t number = 0;
+  uint8_t cached = 1;   // else it may run more than once
+  uint8_t park = 0;     // answer later
+  uint8_t reclaim = 0;  // part of a recovery
+  uint8_t padding = 0;
+  uint32_t reply_bytes = 0;  // message
+  uint32_t bulk_in = 0, bulk_out = 0;
+};
+
+inline uint8_t Pattern(uint32_t client, uint32_t number, size_t i) {
+  return static_cast<uint8_t>(client * 17 + number * 31 + i * 7 + i / 251);
+}
+
+inline std::vector<uint8_t> PatternBytes(uint32_t client, uint32_t number,
+                                         size_t n) {
+  std::vector<uint8_t> bytes(n);
+  for (size_t i = 0; i < n; ++i) bytes[i] = Pattern(client, number, i);
+  return bytes;
+}
+
+inline bool IsPattern(uint32_t client, uint32_t number, Bytes bytes) {
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if (bytes[i] != Pattern(client, number, i)) return false;
+  }
+  return true;
+}
+
+using CallName = std::pair<uint32_t, uint32_t>;  // client, number
+
+// What survives a crash of the server: which calls ran, and their answers.
+struct Journal {
+  struct Entry {
+    uint64_t sequence = 0;
+    std::vector<uint8_t> reply;
+  };
+  std::map<std::pair<uint64_t, uint32_t>, Entry> replies;  // session, slot
+  std::map<CallName, int> runs;
+};
+
+class SimServer {
+ public:
+  SimServer(SimNetwork& net, Journal& journal) : net_(net), journal_(journal) {}
+  ~SimServer() { Crash(); }
+
+  void Start() {
+    nic_ = &net_.AddNode("server");
+    ServerOptions options;
+    options.slots = kSlots;
+    options.message_bytes = kMessageBytes;
+    options.bulk_bytes = kBulkBytes;
+    options.staging_slots = 3;
+    options.session_timeout_ns = 60 * kSecond;
+    Server::Callbacks callbacks;
+    callbacks.call = [this](Call call) { Serve(std::move(call)); };
+    callbacks.open =
+        [this](const std::shared_ptr<ServerSession>& session,
+               Bytes greeting) -> absl::StatusOr<std::vector<uint8_t>> {
+      EXPECT_TRUE(open_.insert(session->id()).second) << "opened twice";
+      return std::vector<uint8_t>(greeting.begin(), greeting.end());
+    };
+    callbacks.close = [this](const std::shared_ptr<ServerSession>& session) {
+      EXPECT_EQ(open_.erase(session->id()), 1u) << "closed, but not open";
+      next_note_.erase(session.get());
+    };
+    auto core = ServerCore::Create(*nic_, options, callbacks,
+                                   Random(net_.random().Next()));
+    ASSERT_TRUE(core.ok()) << core.status();
+    core_ = *std::move(core);
+    for (const auto& [place, entry] : journal_.replies) {
+      core_->RestoreReply(place.first, place.second, entry.sequence,
+                          entry.reply);
+    }
+  }
+
+  // Dies without a word: its wire must be cut. What it answered is durable.
+  void Crash() {
+    if (core_ == nullptr) return;
+    core_->Stop();
+    parked_.clear();
+    core_.reset();
+    open_.clear();
+    next_note_.clear();
+    net_.RemoveNode(*nic_);
+  }
+
+  bool Step() {
+    bool any = core_->Progress();
+    for (size_t i = 0; i < parked_.size();) {
+      if (!parked_[i].cancelled() && !net_.random().Chance(0.2)) {
+        ++i;
+        continue;
+      }
+      Call call = std::move(parked_[i]);
+      parked_.erase(parked_.begin() + static_cast<ptrdiff_t>(i));
+      Answer(std::move(call));
+      any = true;
+    }
+    return any;
+  }
+
+  uint64_t NextDeadlineNs() { return core_->NextDeadlineNs(); }
+  size_t sessions() const { return open_.size(); }
+  int notified = 0, notify_ended = 0;
+
+ private:
+  static Order Parse(const Call& call) {
+    Order order;
+    EXPECT_GE(call.request().size(), sizeof order);
+    std::memcpy(&order, call.request().data(), sizeof order);
+    return order;
+  }
+
+  void Serve(Call call) {
+    if (Parse(call).park != 0) {
+      parked_.push_back(std::move(call));
+    } else {
+      Answer(std::move(call));
+    }
+  }
+
+  void Answer(Call call) {
+    const Order order = Parse(call);
+    EXPECT_TRUE(IsPattern(order.client, order.number,
+                          call.request().subspan(sizeof order)));
+    EXPECT_EQ(call.bulk_request().size(), order.bulk_in);
+    EXPECT_TRUE(IsPattern(order.client, order.number, call.bulk_request()))
+        << "staged data of " << order.client << "/" << order.number;
+    if (net_.random().Chance(0.1)) Notify(call);
+    const auto reply =
+        PatternBytes(order.client, order.number + 1, order.reply_bytes);
+    if (order.reclaim == 0) ++journal_.runs[{order.client, order.number}];
+    if (order.cached != 0) {
+      journal_.replies[{call.session()->id(), call.slot()}] = {call.sequence(),
+                                                               reply};
+    }
+    BulkBuffer bulk;
+    if (order.bulk_out > 0) {
+      bulk = call.AllocateBulk(order.bulk_out);
+      const auto bytes =
+          PatternBytes(order.client, order.number + 2, order.bulk_out);
+      std::memcpy(bulk.data(), bytes.data(), bytes.size());
+    }
+    call.Reply(reply, std::move(bulk), order.bulk_out, order.cached != 0);
+  }
+
+  void Notify(const Call& call) {
+    uint32_t& next = next_note_[call.session().get()];
+    const uint32_t note = next++;
+    ++notified;
+    call.session()->Notify(
+        {reinterpret_cast<const uint8_t*>(&note), sizeof note},
+        [this](absl::Status) { ++notify_ended; });
+  }
+
+  SimNetwork& net_;
+  Journal& journal_;
+  Nic* nic_ = nullptr;
+  std::unique_ptr<ServerCore> core_;
+  std::deque<Call> parked_;
+  std::set<uint64_t> open_;
+  std::map<const ServerSession*, uint32_t> next_note_;
+};
+
+class SimClient {
+ public:
+  SimClient(SimNetwork& net, uint32_t id, uint32_t calls)
+      : net_(net), id_(id), to_make_(calls) {
+    nic_ = &net.AddNode("client" + std::to_string(id));
+    ClientOptions options;
+    options.node = "server";
+    options.bulk_buffers = 2;
+    ClientCore::Hooks hooks;
+    hooks.recover = [this](Octets) {
+      next_note = 0;  // a new session numbers anew
+      ++recoveries;
+      Order order;
+      order.client = id_;
+      order.reclaim = 1;
+      Make(order, /*recovery=*/true,
+           [this](absl::Status) { core_->RecoveryDone(); });
+    };
+    core_ = std::make_unique<ClientCore>(*nic_, options, hooks,
+                                         Random(net.random().Next()));
+    core_->Begin(std::nullopt);
+  }
+  ~SimClient() { Crash(); }
+
+  void Crash() {
+    if (core_ == nullptr) return;
+    closing_ = true;
+    core_.reset();
+    held_.clear();
+    net_.RemoveNode(*nic_);
+  }
+
+  bool Step() {
+    bool any = core_->Progress();
+    Octets note;
+    uint64_t ticket;
+    while (core_->NotificationReady() &&
+           core_->TakeNotification(&note, &ticket)) {
+      uint32_t number = ~0u;
+      ASSERT_TRUE_OR(note.size() == sizeof number);
+      std::memcpy(&number, note.data(), sizeof number);
+      EXPECT_EQ(number, next_note) << "notification to client " << id_;
+      next_note = number + 1;
+      core_->AcknowledgeNotification(ticket);
+      any = true;
+    }
+    while (core_->connected() && made_ < to_make_ && in_flight_ < kSlots + 3) {
+      MakeRandom();
+      any = true;
+    }
+    return any;
+  }
+
+  bool done() const { return made_ == to_make_ && in_flight_ == 0; }
+  uint64_t NextDeadlineNs() { return core_->NextDeadlineNs(); }
+  ClientCore& core() { return *core_; }
+
+  void Check(const Journal& journal) const {
+    for (const auto& [number, outcome] : outcomes_) {
+      auto it = journal.runs.find({id_, number});
+      const int runs = it == journal.runs.end() ? 0 : it->second;
+      if (outcome.cached) {
+        EXPECT_LE(runs, 1) << "call " << id_ << "/" << number;
+      }
+      if (outcome.ok) {
+        EXPECT_GE(runs, 1) << "call " << id_ << "/" << number;
+      }
+    }
+  }
+
+  uint32_t next_note = 0;
+  int recoveries = 0;
+
+ private:
+  static void ASSERT_TRUE_OR(bool holds) { EXPECT_TRUE(holds); }
+
+  struct Outcome {
+    bool cached, ok;
+  };
+  struct Held {
+    Order order;
+    Response response;
+  };
+
+  void MakeRandom() {
+    Random& random = net_.random();
+    Order order;
+    order.client = id_;
+    order.number = made_++;
+    order.cached = random.Chance(0.7);
+    order.park = random.Chance(0.3);
+    order.reply_bytes = static_cast<uint32_t>(random.Below(kMessageBytes + 1));
+    if (random.Chance(0.3)) {
+      order.bulk_in = static_cast<uint32_t>(1 + random.Below(kBulkBytes));
+    }
+    // A durable reply does not keep bulk data, so such calls ask for none.
+    if (order.cached == 0 && random.Chance(0.5)) {
+      order.bulk_out = static_cast<uint32_t>(1 + random.Below(kBulkBytes));
+    }
+    Make(order, /*recovery=*/false, [](absl::Status) {});
+  }
+
+  void Make(const Order& order, bool recovery,
+            std::function<void(absl::Status)> then) {
+    auto memory = std::make_shared<std::vector<uint8_t>>(
+        PatternBytes(id_, order.number, order.bulk_in));
+    auto message = std::make_shared<std::vector<uint8_t>>(sizeof order);
+    std::memcpy(message->data(), &order, sizeof order);
+    const auto tail =
+        PatternBytes(id_, order.number,
+                     net_.random().Below(kMessageBytes - sizeof order + 1));
+    message->insert(message->end(), tail.begin(), tail.end());
+    auto piece = std::make_shared<iovec>(iovec{memory->data(), memory->size()});
+    auto call = std::make_unique<PendingCall>();
+    call->request.message = *message;
+    if (order.bulk_in > 0) call->request.bulk = {piece.get(), 1};
+    call->request.bulk_reply_capacity = order.bulk_out;
+    call->request.during_recovery = recovery;
+    if (!recovery && net_.random().Chance(0.1)) {
+      call->request.timeout_ns = 1 + net_.random().Below(50 * kMillisecond);
+    }
+    call->done_function = [this, order, memory, message, piece,
+                           then = std::move(then)](absl::Status status,
+                                                   Response response) {
+      // The caller may do with its memory what it likes from now on.
+      std::fill(memory->begin(), memory->end(), 0xee);
+      std::fill(message->begin(), message->end(), 0xee);
+      if (closing_) return;
+      if (order.reclaim == 0) {
+        --in_flight_;
+        outcomes_[order.number] = {order.cached != 0, status.ok()};
+        EXPECT_TRUE(status.ok() || absl::IsDeadlineExceeded(status)) << status;
+      }
+      if (status.ok()) Verify(order, std::move(response));
+      then(status);
+    };
+    if (order.reclaim == 0) ++in_flight_;
+    core_->StartAsync(std::move(call));
+  }
+
+  void Verify(const Order& order, Response response) {
+    EXPECT_EQ(response.message.size(), order.reply_bytes);
+    EXPECT_TRUE(IsPattern(id_, order.number + 1, response.message));
+    EXPECT_EQ(response.bulk_bytes, order.bulk_out);
+    CheckBulk(order, response);
+    // Nothing late may touch what the caller holds.
+    if (response.bulk_bytes > 0) held_.push_back({order, std::move(response)});
+    while (held_.size() > 4) {
+      CheckBulk(held_.front().order, held_.front().response);
+      held_.pop_front();
+    }
+  }
+
+  void CheckBulk(const Order& order, const Response& response) {
+    if (response.bulk_bytes == 0) return;
+    EXPECT_TRUE(IsPattern(id_, order.number + 2,
+                          {response.bulk.data(), response.bulk_bytes}))
+        << "bulk reply of " << id_ << "/" << order.number;
+  }
+
+  SimNetwork& net_;
+  const uint32_t id_;
+  const uint32_t to_make_;
+  Nic* nic_ = nullptr;
+  std::unique_ptr<ClientCore> core_;
+  uint32_t made_ = 0, in_flight_ = 0;
+  bool closing_ = false;
+  std::map<uint32_t, Outcome> outcomes_;
+  std::deque<Held> held_;
+};
+
+struct Plan {
+  FaultOptions faults;
+  int cuts = 0;
+  int server_crashes = 0;
+  bool client_crash = false;
+};
+
+class World {
+ public:
+  World(uint64_t seed, const Plan& plan)
+      : net_(seed, plan.faults), server_(net_, journal_) {
+    server_.Start();
+    server_mac_ = net_.port(0).info().mac;
+    for (uint32_t i = 0; i < 2; ++i) {
+      clients_.push_back(std::make_unique<SimClient>(net_, i, 300));
+    }
+  }
+
+  bool Step() {
+    bool any = server_.Step();
+    for (auto& client : clients_) any |= client->Step();
+    return any;
+  }
+
+  // Steps everybody, with the cores' timers among the network's.
+  bool Run(const std::function<bool()>& done, uint64_t limit_ns) {
+    const uint64_t end_ns = net_.clock().NowNs() + limit_ns;
+    while (net_.clock().NowNs() < end_ns) {
+      uint64_t next_ns =
+          std::min(server_.NextDeadlineNs(), net_.clock().NowNs() + kSecond);
+      for (auto& client : clients_) {
+        next_ns = std::min(next_ns, client->NextDeadlineNs());
+      }
+      const uint64_t now_ns = net_.clock().NowNs();
+      const uint64_t slice_ns =
+          next_ns > now_ns ? next_ns - now_ns : kMicrosecond;
+      if (net_.RunUntil(
+              [&] {
+                while (Step()) {
+                }
+                return done();
+              },
+              slice_ns)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  bool AllDone() const {
+    for (const auto& client : clients_) {
+      if (!client->done()) return false;
+    }
+    return true;
+  }
+
+  void Cut(bool long_enough_to_lose_the_link) {
+    net_.fabric().SetLinkUp(server_mac_, false);
+    Run([] { return false; },
+        long_enough_to_lose_the_link ? 8 * kSecond : 100 * kMillisecond);
+    net_.fabric().SetLinkUp(server_mac_, true);
+  }
+
+  void CrashServer() {
+    net_.fabric().SetLinkUp(server_mac_, false);
+    server_.Crash();
+    net_.fabric().SetLinkUp(server_mac_, true);
+    server_.Start();
+  }
+
+  SimNetwork net_;
+  Journal journal_;
+  SimServer server_;
+  MacAddress server_mac_;
+  std::vector<std::unique_ptr<SimClient>> clients_;
+};
+
+}  // namespace tripwire::rpc
+
+#endif  // TRIPWIRE_TESTS_SIM_RPC_WORLD_H_
