@@ -147,6 +147,10 @@ class ServerSession {
   virtual uint64_t id() const = 0;           // random, unique, chosen by client
   virtual const std::string& peer() const = 0;  // node name, for messages
   virtual bool connected() const = 0;
+  // Of a session that is gone: its client did not come back in time. Should it
+  // yet come, the session is opened anew, and what it was not answered is sent
+  // again.
+  virtual bool lost() const { return false; }
   // Calls the client: a small message, delivered in order after every reply the
   // server sent before. `done` runs once, in a server thread: OK when the client
   // answered, or why it never will (its session ended). Thread-safe, never blocks.
@@ -184,7 +188,9 @@ class Server {
     std::function<absl::StatusOr<std::vector<uint8_t>>(
         const std::shared_ptr<ServerSession>&, Bytes greeting)>
         open;
-    // The session is gone for good: closed, expelled, or timed out.
+    // The session is gone: closed, expelled, or lost (timed out). Calls of it
+    // may still run. A lost one is opened anew only when they are answered and
+    // this has returned.
     std::function<void(const std::shared_ptr<ServerSession>&)> close;
   };
   // Starts listening on `nic`, which must outlive the server.
@@ -193,8 +199,9 @@ class Server {
                                                        Callbacks callbacks);
   virtual ~Server() = default;  // stops; open calls are finished first
 
-  // For a durable reply cache: after a restart the program gives back what it
-  // stored, before any client returns. See Call::Reply.
+  // For a durable reply cache: the program gives back what it stored of a
+  // session, after a restart before any client returns, or within `open`. Else
+  // calls of a session that is opened anew may run again. See Call::Reply.
   virtual void RestoreReply(uint64_t session_id, uint32_t slot,
                             uint64_t sequence, Bytes message) = 0;
   virtual ServerStats stats() const { return {}; }

@@ -98,10 +98,12 @@ void ServerCore::Intake(const std::shared_ptr<Session>& session,
   const bool again = (tail.flags.get() & kCallAgain) != 0;
   if (sequence == 0 || sequence < slot.last_sequence) return;
   if (sequence == slot.last_sequence) {
+    // Looked at before, over this link. The next call may be on its way into the
+    // slot: what lies before the tail is nobody's message.
+    if (slot.target_epoch == session->epoch) return;
     const bool forgotten =
         slot.phase == SlotPhase::kAnswered && !slot.cached && !again;
     if (!forgotten) {
-      if (slot.target_epoch == session->epoch) return;  // looked at before
       slot.target_epoch = session->epoch;
       slot.target = ApertureName::Parse(tail.bulk_name);
       slot.target_offset = tail.bulk_offset.get();
@@ -190,6 +192,7 @@ void ServerCore::OnCancel(const std::shared_ptr<Session>& session,
 void ServerCore::Answer(ServedCall& call, uint32_t status, Bytes message,
                         BulkBuffer bulk, size_t bulk_bytes, bool cache) {
   auto session = std::static_pointer_cast<Session>(call.session_);
+  if (std::exchange(call.taken_, false)) Leave(*session);
   ServerSlot& slot = session->slots[call.slot_];
   if (session->state == OpenState::kEnded || slot.call != &call) return;
   assert(bulk_bytes <= call.bulk_capacity_ && bulk_bytes <= bulk.capacity());

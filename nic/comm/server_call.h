@@ -111,6 +111,7 @@ class ServedCall final : public CallImpl {
   const std::shared_ptr<const void> bulk_keeper_;  // of memory that the client shows
   const size_t bulk_capacity_;
   bool answered_ = false;  // guarded by the gate's mutex
+  bool taken_ = false;     // to be run, and not answered; likewise
   std::mutex cancel_mutex_;
   std::atomic<bool> cancelled_{false};
   std::function<void()> on_cancel_;  // guarded by cancel_mutex_

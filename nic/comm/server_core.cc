@@ -257,6 +257,7 @@ void ServerCore::RunTimers() {
     } else {
       spdlog::info("rpc: session {:016x} of {} did not come back",
                    session->session_id, session->peer_name);
+      session->did_not_return.store(true, std::memory_order_relaxed);
       End(session, "timed out", false);
     }
   }
@@ -274,15 +275,27 @@ uint64_t ServerCore::NextDeadlineNs() {
 }
 
 ServerCore::Job ServerCore::TakeJob(bool calls) {
-  Lock lock(gate_->mutex);
   Job job;
+  std::vector<std::shared_ptr<ServedCall>> dropped;  // outlive the lock
+  Lock lock(gate_->mutex);
   if (!other_jobs_.empty()) {
     job.other = std::move(other_jobs_.front());
     other_jobs_.pop_front();
-  } else if (calls && !calls_.empty()) {
-    job.call = std::move(calls_.front());
+    return job;
+  }
+  while (calls && !calls_.empty()) {
+    std::shared_ptr<ServedCall> call = std::move(calls_.front());
     calls_.pop_front();
+    Session& session = call->impl_session();
+    if (session.lost()) {  // its client makes it again, should it come back
+      dropped.push_back(std::move(call));
+      continue;
+    }
+    call->taken_ = true;
+    ++session.busy;
     calls_started_.fetch_add(1, std::memory_order_relaxed);  // a statistic
+    job.call = std::move(call);
+    break;
   }
   return job;
 }

@@ -42,7 +42,9 @@ namespace tripwire::rpc {
 //     greater than the slot's last one, and the last one was answered.
 //  2. Of a session, at most one link is bound, and only it can reach the
 //     session's memory.
-//  3. Bulk memory given to a reply is held until the NIC is done with it.
+//  3. A session that is opened anew is so when all calls of the earlier one are
+//     answered and its close has returned: what they left is there to be found.
+//  4. Bulk memory given to a reply is held until the NIC is done with it.
 class ServerCore {
  public:
   // What there is to run. Exactly one of the two is set.
@@ -121,6 +123,8 @@ class ServerCore {
   void Open(const std::shared_ptr<Session>& session, Octets greeting);
   void Opened(const std::shared_ptr<Session>& session,
               absl::StatusOr<Octets> result);
+  void Leave(Session& session);
+  void QueueClose(const std::shared_ptr<Session>& session);
   void SendWelcome(Session& session);
   void End(const std::shared_ptr<Session>& session, const std::string& why,
            bool expelled);
@@ -159,6 +163,8 @@ class ServerCore {
   std::vector<uint32_t> free_indexes_;
   absl::flat_hash_map<uint64_t, uint32_t> index_of_id_;
   absl::flat_hash_map<uint32_t, uint32_t> index_of_link_;
+  // How many ended sessions of an id are still busy.
+  absl::flat_hash_map<uint64_t, uint32_t> ending_;
   // Ended for ever; bounded, oldest forgotten first.
   absl::flat_hash_set<uint64_t> expelled_;
   std::deque<uint64_t> expelled_order_;

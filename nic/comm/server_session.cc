@@ -143,7 +143,12 @@ void ServerCore::OnHello(const std::shared_ptr<Session>& session,
   session->reply_area = context_->Import(session->link, hello.reply_area);
   if (session->state == OpenState::kNew) {
     session->state = OpenState::kOpening;
-    Open(session, std::move(session->hello.greeting));
+    session->waits_to_open = ending_.contains(session->session_id);
+    if (session->waits_to_open) {
+      session->greeting = std::move(session->hello.greeting);
+    } else {
+      Open(session, std::move(session->hello.greeting));
+    }
   } else if (session->state == OpenState::kOpen) {
     SendWelcome(*session);
   }  // else SendWelcome follows the opening
@@ -151,20 +156,45 @@ void ServerCore::OnHello(const std::shared_ptr<Session>& session,
 
 void ServerCore::Open(const std::shared_ptr<Session>& session,
                       Octets greeting) {
+  ++session->busy;
   Queue([this, session, greeting = std::move(greeting)] {
     absl::StatusOr<Octets> result = Octets{};
     if (callbacks_.open) result = callbacks_.open(session, greeting);
     std::lock_guard lock(gate_->mutex);
     Opened(session, std::move(result));
+    Leave(*session);
+  });
+}
+
+// One of the user's functions for the session is done. With the last one of
+// those of ended sessions of this id, the next session may be opened.
+void ServerCore::Leave(Session& session) {
+  if (--session.busy > 0 || session.state != OpenState::kEnded) return;
+  const auto ending = ending_.find(session.session_id);
+  if (--ending->second > 0) return;
+  ending_.erase(ending);
+  const auto next = index_of_id_.find(session.session_id);
+  if (next == index_of_id_.end()) return;
+  const std::shared_ptr<Session> successor = sessions_[next->second];
+  if (!std::exchange(successor->waits_to_open, false)) return;
+  Open(successor, std::move(successor->greeting));
+  if (on_job) on_job();
+}
+
+void ServerCore::QueueClose(const std::shared_ptr<Session>& session) {
+  if (!callbacks_.close) return;
+  ++session->busy;
+  Queue([this, session] {
+    callbacks_.close(session);
+    std::lock_guard lock(gate_->mutex);
+    Leave(*session);
   });
 }
 
 void ServerCore::Opened(const std::shared_ptr<Session>& session,
                         absl::StatusOr<Octets> result) {
   if (session->state == OpenState::kEnded) {  // while it was being opened
-    if (result.ok() && callbacks_.close) {
-      Queue([this, session] { callbacks_.close(session); });
-    }
+    if (result.ok()) QueueClose(session);
     return;
   }
   if (!result.ok()) {
@@ -267,9 +297,8 @@ void ServerCore::End(const std::shared_ptr<Session>& session,
   index_of_id_.erase(session->session_id);
   sessions_[session->index] = nullptr;
   free_indexes_.push_back(session->index);
-  if (before == OpenState::kOpen && callbacks_.close) {
-    Queue([this, session] { callbacks_.close(session); });
-  }
+  if (before == OpenState::kOpen) QueueClose(session);
+  if (session->busy > 0) ++ending_[session->session_id];
 }
 
 void ServerCore::PumpNotifications(Session& session) {

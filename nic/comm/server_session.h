@@ -54,7 +54,7 @@ struct ServerSlot {
 enum class OpenState : uint8_t { kNew, kOpening, kOpen, kEnded };
 
 // One client's session. All fields are guarded by the gate's mutex, except
-// the constant ones and `up`.
+// the constant ones and the atomic ones.
 class Session final : public ServerSession,
                       public std::enable_shared_from_this<Session> {
  public:
@@ -65,6 +65,10 @@ class Session final : public ServerSession,
   const std::string& peer() const override { return peer_name; }
   bool connected() const override {
     return up.load(std::memory_order_relaxed);  // only news, orders nothing
+  }
+  bool lost() const override {
+    return did_not_return.load(
+        std::memory_order_relaxed);  // set before `close`
   }
   void Notify(Bytes message, std::function<void(absl::Status)> done) override;
   void Expel(const std::string& why) override;
@@ -78,9 +82,16 @@ class Session final : public ServerSession,
   const uint64_t session_id;
   std::string peer_name;  // set before anybody else sees the session
   std::atomic<bool> up{false};
+  std::atomic<bool> did_not_return{false};
 
   uint32_t index = 0;
   OpenState state = OpenState::kNew;
+  // The user's functions that run for it or are about to: its opening, its
+  // calls, its close.
+  uint32_t busy = 0;
+  // Its opening waits for those of an earlier session of its id; and then says:
+  bool waits_to_open = false;
+  std::vector<uint8_t> greeting;
   uint64_t incarnation = 0;  // tells this session from an earlier one of its id
   std::vector<uint8_t> greeting_reply;
   std::vector<ServerSlot> slots;

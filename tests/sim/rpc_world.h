@@ -25,6 +25,7 @@
 namespace tripwire::rpc {
 
 inline constexpr uint32_t kSlots = 6;
+inline constexpr uint32_t kCalls = 300;  // of each client
 inline constexpr uint32_t kMessageBytes = 3000;
 inline constexpr uint32_t kBulkBytes = 20'000;
 
@@ -35,7 +36,7 @@ struct Order {
   uint8_t cached = 1;   // else it may run more than once
   uint8_t park = 0;     // answer later
   uint8_t reclaim = 0;  // part of a recovery
-  uint8_t padding = 0;
+  uint8_t stubborn = 0;      // answer when it is time, cancelled or not
   uint32_t reply_bytes = 0;  // message
   uint32_t bulk_in = 0, bulk_out = 0;
 };
@@ -68,11 +69,32 @@ struct Journal {
   };
   std::map<std::pair<uint64_t, uint32_t>, Entry> replies;  // session, slot
   std::map<CallName, int> runs;
+  std::map<uint64_t, int> openings;  // of each session
+  std::map<uint32_t, int> links;     // of each client, that were up
+  // Where a call last ran: in which opening, on which link of its client.
+  struct Place {
+    int opening, link;
+  };
+  std::map<CallName, Place> ran_in;
+};
+
+struct Plan {
+  FaultOptions faults;
+  int cuts = 0;
+  // Cuts last so long that the server forgets its sessions.
+  bool forgets = false;
+  int server_crashes = 0;
+  bool client_crash = false;
+  uint64_t propagation_ns = 1 * kMicrosecond;
+
+  // Answers are asked for that the server's program must have stored.
+  bool IsDurable() const { return forgets || server_crashes > 0; }
 };
 
 class SimServer {
  public:
-  SimServer(SimNetwork& net, Journal& journal) : net_(net), journal_(journal) {}
+  SimServer(SimNetwork& net, const Plan& plan, Journal& journal)
+      : net_(net), plan_(plan), journal_(journal) {}
   ~SimServer() { Crash(); }
 
   void Start() {
@@ -82,13 +104,20 @@ class SimServer {
     options.message_bytes = kMessageBytes;
     options.bulk_bytes = kBulkBytes;
     options.staging_slots = 3;
-    options.session_timeout_ns = 60 * kSecond;
+    options.session_timeout_ns = (plan_.forgets ? 2 : 60) * kSecond;
     Server::Callbacks callbacks;
     callbacks.call = [this](Call call) { Serve(std::move(call)); };
     callbacks.open =
         [this](const std::shared_ptr<ServerSession>& session,
                Bytes greeting) -> absl::StatusOr<std::vector<uint8_t>> {
       EXPECT_TRUE(open_.insert(session->id()).second) << "opened twice";
+      for (const Parked& parked : parked_) {
+        EXPECT_NE(parked.call.session()->id(), session->id())
+            << "opened anew before all was answered";
+      }
+      next_note_[session.get()] = 0;
+      ++journal_.openings[session->id()];
+      RestoreReplies(session->id());
       return std::vector<uint8_t>(greeting.begin(), greeting.end());
     };
     callbacks.close = [this](const std::shared_ptr<ServerSession>& session) {
@@ -99,10 +128,6 @@ class SimServer {
                                    Random(net_.random().Next()));
     ASSERT_TRUE(core.ok()) << core.status();
     core_ = *std::move(core);
-    for (const auto& [place, entry] : journal_.replies) {
-      core_->RestoreReply(place.first, place.second, entry.sequence,
-                          entry.reply);
-    }
   }
 
   // Dies without a word: its wire must be cut. What it answered is durable.
@@ -119,11 +144,13 @@ class SimServer {
   bool Step() {
     bool any = core_->Progress();
     for (size_t i = 0; i < parked_.size();) {
-      if (!parked_[i].cancelled() && !net_.random().Chance(0.2)) {
+      const Parked& parked = parked_[i];
+      if (net_.clock().NowNs() < parked.until_ns ||
+          (!parked.call.cancelled() && !net_.random().Chance(0.2))) {
         ++i;
         continue;
       }
-      Call call = std::move(parked_[i]);
+      Call call = std::move(parked_[i].call);
       parked_.erase(parked_.begin() + static_cast<ptrdiff_t>(i));
       Answer(std::move(call));
       any = true;
@@ -131,7 +158,18 @@ class SimServer {
     return any;
   }
 
-  uint64_t NextDeadlineNs() { return core_->NextDeadlineNs(); }
+  uint64_t NextDeadlineNs() {
+    uint64_t next_ns = core_->NextDeadlineNs();
+    for (const Parked& parked : parked_) {
+      if (parked.until_ns > net_.clock().NowNs()) {
+        next_ns = std::min(next_ns, parked.until_ns);
+      }
+    }
+    return next_ns;
+  }
+  void SetWire(bool up) {
+    net_.fabric().SetLinkUp(net_.port(*nic_).info().mac, up);
+  }
   size_t sessions() const { return open_.size(); }
   int notified = 0, notify_ended = 0;
 
@@ -143,9 +181,21 @@ class SimServer {
     return order;
   }
 
+  // What this or an earlier server answered in earlier openings of the session.
+  void RestoreReplies(uint64_t session) {
+    for (const auto& [place, entry] : journal_.replies) {
+      if (place.first != session) continue;
+      core_->RestoreReply(session, place.second, entry.sequence, entry.reply);
+    }
+  }
+
   void Serve(Call call) {
-    if (Parse(call).park != 0) {
-      parked_.push_back(std::move(call));
+    const Order order = Parse(call);
+    if (order.stubborn != 0) {
+      const uint64_t ns = net_.random().Below(30 * kSecond);
+      parked_.push_back({std::move(call), net_.clock().NowNs() + ns});
+    } else if (order.park != 0) {
+      parked_.push_back({std::move(call), 0});
     } else {
       Answer(std::move(call));
     }
@@ -161,7 +211,12 @@ class SimServer {
     if (net_.random().Chance(0.1)) Notify(call);
     const auto reply =
         PatternBytes(order.client, order.number + 1, order.reply_bytes);
-    if (order.reclaim == 0) ++journal_.runs[{order.client, order.number}];
+    if (order.reclaim == 0) {
+      const CallName name{order.client, order.number};
+      ++journal_.runs[name];
+      journal_.ran_in[name] = {journal_.openings[call.session()->id()],
+                               journal_.links[order.client]};
+    }
     if (order.cached != 0) {
       journal_.replies[{call.session()->id(), call.slot()}] = {call.sequence(),
                                                                reply};
@@ -177,8 +232,9 @@ class SimServer {
   }
 
   void Notify(const Call& call) {
-    uint32_t& next = next_note_[call.session().get()];
-    const uint32_t note = next++;
+    // Nobody hears those of a session that has closed.
+    const auto next = next_note_.find(call.session().get());
+    const uint32_t note = next == next_note_.end() ? 0 : next->second++;
     ++notified;
     call.session()->Notify(
         {reinterpret_cast<const uint8_t*>(&note), sizeof note},
@@ -186,22 +242,38 @@ class SimServer {
   }
 
   SimNetwork& net_;
+  const Plan& plan_;
   Journal& journal_;
   Nic* nic_ = nullptr;
   std::unique_ptr<ServerCore> core_;
-  std::deque<Call> parked_;
+  struct Parked {
+    Call call;
+    uint64_t until_ns;
+  };
+  std::deque<Parked> parked_;
   std::set<uint64_t> open_;
   std::map<const ServerSession*, uint32_t> next_note_;
 };
 
+// How often a run came to where it matters that a call runs once.
+// Calls that ran once and were answered once more, by what kept the answer.
+struct Reached {
+  int from_slot = 0;   // the session's slot, over a later link
+  int given_back = 0;  // the server's program, in a later opening
+};
+
 class SimClient {
  public:
-  SimClient(SimNetwork& net, uint32_t id, uint32_t calls)
-      : net_(net), id_(id), to_make_(calls) {
+  SimClient(SimNetwork& net, const Plan& plan, Journal& journal, uint32_t id,
+            uint32_t calls)
+      : net_(net), plan_(plan), journal_(journal), id_(id), to_make_(calls) {
     nic_ = &net.AddNode("client" + std::to_string(id));
     ClientOptions options;
     options.node = "server";
     options.bulk_buffers = 2;
+    options.on_connection = [this](bool connected, const std::string&) {
+      if (connected) ++journal_.links[id_];
+    };
     ClientCore::Hooks hooks;
     hooks.recover = [this](Octets) {
       next_note = 0;  // a new session numbers anew
@@ -247,19 +319,30 @@ class SimClient {
     return any;
   }
 
+  uint32_t made() const { return made_; }
   bool done() const { return made_ == to_make_ && in_flight_ == 0; }
   uint64_t NextDeadlineNs() { return core_->NextDeadlineNs(); }
+  void SetWire(bool up) {
+    net_.fabric().SetLinkUp(net_.port(*nic_).info().mac, up);
+  }
   ClientCore& core() { return *core_; }
 
-  void Check(const Journal& journal) const {
+  void Check(Reached* reached) const {
     for (const auto& [number, outcome] : outcomes_) {
-      auto it = journal.runs.find({id_, number});
-      const int runs = it == journal.runs.end() ? 0 : it->second;
+      const CallName name{id_, number};
+      auto it = journal_.runs.find(name);
+      const int runs = it == journal_.runs.end() ? 0 : it->second;
       if (outcome.cached) {
         EXPECT_LE(runs, 1) << "call " << id_ << "/" << number;
       }
-      if (outcome.ok) {
-        EXPECT_GE(runs, 1) << "call " << id_ << "/" << number;
+      if (!outcome.ok) continue;
+      ASSERT_GE(runs, 1) << "call " << id_ << "/" << number;
+      if (!outcome.cached) continue;
+      const Journal::Place& ran_in = journal_.ran_in.at(name);
+      if (ran_in.opening <= outcome.recoveries) {
+        ++reached->given_back;
+      } else if (ran_in.link < outcome.link) {
+        ++reached->from_slot;
       }
     }
   }
@@ -272,6 +355,7 @@ class SimClient {
 
   struct Outcome {
     bool cached, ok;
+    int recoveries, link;  // when it ended
   };
   struct Held {
     Order order;
@@ -285,12 +369,14 @@ class SimClient {
     order.number = made_++;
     order.cached = random.Chance(0.7);
     order.park = random.Chance(0.3);
+    order.stubborn = plan_.forgets && random.Chance(0.02);
     order.reply_bytes = static_cast<uint32_t>(random.Below(kMessageBytes + 1));
     if (random.Chance(0.3)) {
       order.bulk_in = static_cast<uint32_t>(1 + random.Below(kBulkBytes));
     }
     // A durable reply does not keep bulk data, so such calls ask for none.
-    if (order.cached == 0 && random.Chance(0.5)) {
+    const bool may_ask = order.cached == 0 || !plan_.IsDurable();
+    if (may_ask && random.Chance(0.5)) {
       order.bulk_out = static_cast<uint32_t>(1 + random.Below(kBulkBytes));
     }
     Make(order, /*recovery=*/false, [](absl::Status) {});
@@ -324,7 +410,8 @@ class SimClient {
       if (closing_) return;
       if (order.reclaim == 0) {
         --in_flight_;
-        outcomes_[order.number] = {order.cached != 0, status.ok()};
+        outcomes_[order.number] = {order.cached != 0, status.ok(), recoveries,
+                                   journal_.links[id_]};
         EXPECT_TRUE(status.ok() || absl::IsDeadlineExceeded(status)) << status;
       }
       if (status.ok()) Verify(order, std::move(response));
@@ -355,6 +442,8 @@ class SimClient {
   }
 
   SimNetwork& net_;
+  const Plan& plan_;
+  Journal& journal_;
   const uint32_t id_;
   const uint32_t to_make_;
   Nic* nic_ = nullptr;
@@ -365,21 +454,16 @@ class SimClient {
   std::deque<Held> held_;
 };
 
-struct Plan {
-  FaultOptions faults;
-  int cuts = 0;
-  int server_crashes = 0;
-  bool client_crash = false;
-};
-
 class World {
  public:
   World(uint64_t seed, const Plan& plan)
-      : net_(seed, plan.faults), server_(net_, journal_) {
+      : plan_(plan),
+        net_(seed, plan.faults, {.propagation_ns = plan.propagation_ns}),
+        server_(net_, plan_, journal_) {
     server_.Start();
-    server_mac_ = net_.port(0).info().mac;
     for (uint32_t i = 0; i < 2; ++i) {
-      clients_.push_back(std::make_unique<SimClient>(net_, i, 300));
+      clients_.push_back(
+          std::make_unique<SimClient>(net_, plan_, journal_, i, kCalls));
     }
   }
 
@@ -414,6 +498,22 @@ class World {
     return false;
   }
 
+  // Runs until calls of all clients have been made up to a random one of the
+  // `part`th of so many parts, and a little longer.
+  void RunIntoPart(int part, int parts) {
+    const uint64_t all = clients_.size() * kCalls;
+    const uint64_t size = all / static_cast<uint64_t>(parts);
+    const uint64_t target =
+        static_cast<uint64_t>(part) * size + net_.random().Below(size);
+    const auto made = [&] {
+      uint64_t sum = 0;
+      for (const auto& client : clients_) sum += client->made();
+      return sum >= target;
+    };
+    Run(made, 300 * kSecond);
+    Run([] { return false; }, net_.random().Below(4 * plan_.propagation_ns));
+  }
+
   bool AllDone() const {
     for (const auto& client : clients_) {
       if (!client->done()) return false;
@@ -422,23 +522,23 @@ class World {
   }
 
   void Cut(bool long_enough_to_lose_the_link) {
-    net_.fabric().SetLinkUp(server_mac_, false);
+    server_.SetWire(false);
+    const uint64_t long_ns = (plan_.forgets ? 20 : 8) * kSecond;
     Run([] { return false; },
-        long_enough_to_lose_the_link ? 8 * kSecond : 100 * kMillisecond);
-    net_.fabric().SetLinkUp(server_mac_, true);
+        long_enough_to_lose_the_link ? long_ns : 100 * kMillisecond);
+    server_.SetWire(true);
   }
 
   void CrashServer() {
-    net_.fabric().SetLinkUp(server_mac_, false);
+    server_.SetWire(false);
     server_.Crash();
-    net_.fabric().SetLinkUp(server_mac_, true);
     server_.Start();
   }
 
+  const Plan plan_;
   SimNetwork net_;
   Journal journal_;
   SimServer server_;
-  MacAddress server_mac_;
   std::vector<std::unique_ptr<SimClient>> clients_;
 };
 

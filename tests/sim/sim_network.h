@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_TESTS_SIM_SIM_NETWORK_H_
 #define TRIPWIRE_TESTS_SIM_SIM_NETWORK_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -60,6 +61,12 @@ class SimNetwork {
     }
   }
   FaultyPort& port(size_t node) { return *ports_[node]; }
+  // REQUIRES: it is one of this network's.
+  FaultyPort& port(const Nic& nic) {
+    const auto it = std::find_if(nics_.begin(), nics_.end(),
+                                 [&](auto& n) { return n.get() == &nic; });
+    return *ports_[static_cast<size_t>(it - nics_.begin())];
+  }
   void SetFaults(const FaultOptions& faults) {
     faults_ = faults;
     for (FaultyPort* port : ports_) port->SetOptions(faults);
