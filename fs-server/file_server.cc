@@ -259,7 +259,13 @@ void FileServer::CloseSession(const std::shared_ptr<rpc::ServerSession>& rpc) {
   if (stopping()) return;
   for (auto& [state, file] : opens) Closed(*session->exported, file->id);
   opens.clear();
-  if (session->journal != nullptr) journal_->Free(session->journal.get());
+  if (session->journal != nullptr) {
+    if (rpc->lost()) {
+      journal_->Lose(session->journal.get());
+    } else {
+      journal_->Free(session->journal.get());
+    }
+  }
   ReclaimFinished(session->id);
   spdlog::info("{} closed", session->name);
 }

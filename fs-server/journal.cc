@@ -124,6 +124,7 @@ std::shared_ptr<Journal::Session> Journal::Attach(uint64_t id, bool* known) {
   if (id == 0) return nullptr;
   if (auto it = attached_.find(id); it != attached_.end()) {
     *known = true;
+    it->second->lost_ = false;
     return it->second;
   }
   SessionHeader* chosen = nullptr;
@@ -136,7 +137,8 @@ std::shared_ptr<Journal::Session> Journal::Attach(uint64_t id, bool* known) {
       *known = true;
       break;
     }
-    if (attached_.contains(header->id)) continue;
+    const auto attached = attached_.find(header->id);
+    if (attached != attached_.end() && !attached->second->lost_) continue;
     if (header->id == 0 ? (chosen == nullptr || chosen->id != 0)
                         : (chosen == nullptr ||
                            (chosen->id != 0 && header->opened < chosen->opened))) {
@@ -147,6 +149,10 @@ std::shared_ptr<Journal::Session> Journal::Attach(uint64_t id, bool* known) {
   // Room on disk first: a store into a hole of a full file system would kill us.
   const auto at = static_cast<off_t>(reinterpret_cast<uint8_t*>(chosen) - map_);
   if (fd_ >= 0 && posix_fallocate(fd_, at, kSessionBytes) != 0) return nullptr;
+  if (const auto lost = attached_.find(chosen->id); lost != attached_.end()) {
+    lost->second->freed_ = true;
+    attached_.erase(lost);
+  }
   if (!*known) {
     std::memset(static_cast<void*>(chosen), 0, kSessionBytes);
     chosen->id = id;
@@ -165,6 +171,13 @@ void Journal::Free(Session* session) {
   session->header_->holds_locks = 0;
   session->header_->id = 0;
   attached_.erase(id);
+}
+
+void Journal::Lose(Session* session) {
+  std::lock_guard lock(mutex_);
+  if (session->freed_.load(std::memory_order_relaxed)) return;  // mutex held
+  session->header_->holds_locks = 0;
+  session->lost_ = true;
 }
 
 std::vector<uint64_t> Journal::LostLockHolders() {

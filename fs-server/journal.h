@@ -54,11 +54,15 @@ class Journal {
   Journal(const Journal&) = delete;
   Journal& operator=(const Journal&) = delete;
 
-  // The part of session `id`: what it was before a restart, or a new one. Replaces
-  // the least recently opened dead session when full; null when all are alive.
+  // The part of session `id`: what it was before a restart, or a new one.
+  // Replaces the least recently opened dead or lost session when full; null
+  // when all are alive.
   std::shared_ptr<Session> Attach(uint64_t id, bool* known);
   // The session is gone for good; what its calls still record is dropped.
   void Free(Session* session);
+  // Its client was lost and may yet come back: what it did is kept while there
+  // is room. Its locks are gone.
+  void Lose(Session* session);
 
   // Sessions from before this start that held locks and have not been attached.
   std::vector<uint64_t> LostLockHolders();
@@ -96,6 +100,7 @@ class Journal::Session {
   Record* At(uint32_t slot) const;
   SessionHeader* header_ = nullptr;
   std::atomic<bool> freed_{false};
+  bool lost_ = false;  // guarded by the journal's mutex
 };
 
 }  // namespace tripwire::fs

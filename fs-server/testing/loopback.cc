@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "fs-server/testing/loopback.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "fs-server/testing/loopback_hub.h"
@@ -121,9 +122,26 @@ void Loopback::Heal() {
   std::lock_guard lock(hub_->mutex);
   hub_->cut = false;
   hub_->deliver_calls = false;
-  for (auto& [id, client] : hub_->clients) client->Resend();
+  for (auto& [id, client] : hub_->clients) {
+    if (hub_->server && client->session_is_lost()) {
+      client->Recover();
+    } else {
+      client->Resend();
+    }
+  }
   if (!hub_->server) return;
   for (auto& [id, session] : hub_->server->sessions) session->FlushNotices();
+}
+
+void Loopback::LoseSessions() {
+  std::unique_lock lock(hub_->mutex);
+  if (!hub_->server) return;
+  auto sessions = hub_->server->sessions;
+  for (auto& [id, session] : sessions) session->Lose();
+  hub_->changed.wait(lock, [&] {
+    return std::all_of(sessions.begin(), sessions.end(),
+                       [](const auto& entry) { return entry.second->closed; });
+  });
 }
 
 void Loopback::DeliverCalls() {

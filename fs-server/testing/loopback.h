@@ -47,6 +47,11 @@ class Loopback {
   void Cut();
   void Heal();
 
+  // While the links are cut: as if they stay so for too long. The server's
+  // sessions are lost: returns when it has closed them. Clients open them anew
+  // after Heal.
+  void LoseSessions();
+
   // While the links are cut: hands the server the calls that wait, as if they had
   // got through just before. Their replies are lost.
   void DeliverCalls();

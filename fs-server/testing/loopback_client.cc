@@ -104,7 +104,8 @@ void LoopbackClient::Resend() {
 }
 
 void LoopbackClient::Send(const std::shared_ptr<PendingCall>& pending) {
-  if ((hub_->cut && !hub_->deliver_calls) || !hub_->server || !session_ || session_->killed) {
+  if ((hub_->cut && !hub_->deliver_calls) || !hub_->server || !session_ ||
+      session_->killed || session_->ended) {
     return;
   }
   if (recovering_ && !pending->during_recovery) return;

@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_FS_SERVER_TESTING_LOOPBACK_HUB_H_
 #define TRIPWIRE_FS_SERVER_TESTING_LOOPBACK_HUB_H_
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -108,6 +109,7 @@ class LoopbackSession final : public ServerSession,
   uint64_t id() const override { return id_; }
   const std::string& peer() const override { return peer_; }
   bool connected() const override;
+  bool lost() const override { return lost_; }
   void Notify(Bytes message, std::function<void(absl::Status)> done) override;
   void Expel(const std::string& why) override;
 
@@ -115,6 +117,7 @@ class LoopbackSession final : public ServerSession,
   void Submit(const std::shared_ptr<PendingCall>& pending);
   void FlushNotices();
   void End(const absl::Status& why);
+  void Lose();
 
   void Answer(const std::shared_ptr<PendingCall>& pending, Bytes message,
               BulkBuffer bulk, size_t bulk_bytes, bool cache, absl::Status status);
@@ -133,10 +136,13 @@ class LoopbackSession final : public ServerSession,
   };
   std::deque<Notice> notices;  // not yet delivered
   bool ended = false;
+  bool closed = false;  // the service's `close` has returned
   bool killed = false;
 
  private:
   friend class LoopbackServer;
+  void Close();
+  std::atomic<bool> lost_{false};
   const std::shared_ptr<Loopback::Hub> hub_;
   LoopbackServer* const server_;
   const uint64_t id_;
@@ -194,6 +200,7 @@ class LoopbackClient final : public Client {
   void Resend();
   void Complete(const std::shared_ptr<PendingCall>& pending);
   void FailAll(const absl::Status& why);
+  bool session_is_lost() const { return session_ && session_->lost(); }
 
  private:
   friend class LoopbackSession;

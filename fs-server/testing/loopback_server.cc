@@ -98,6 +98,18 @@ void LoopbackSession::Expel(const std::string& why) {
 }
 
 void LoopbackSession::End(const absl::Status& why) {
+  Close();
+  auto client = hub_->clients.find(id_);
+  if (client != hub_->clients.end()) client->second->FailAll(why);
+}
+
+void LoopbackSession::Lose() {
+  lost_ = true;
+  Close();
+}
+
+void LoopbackSession::Close() {
+  const absl::Status why = absl::UnavailableError("the session has ended");
   ended = true;
   auto self = shared_from_this();
   for (auto& [number, slot] : slots) {
@@ -109,11 +121,12 @@ void LoopbackSession::End(const absl::Status& why) {
   }
   notices.clear();
   server_->sessions.erase(id_);
-  auto client = hub_->clients.find(id_);
-  if (client != hub_->clients.end()) client->second->FailAll(why);
   if (killed) return;
   server_->Post([self] {
     if (self->server_->callbacks().close) self->server_->callbacks().close(self);
+    std::lock_guard lock(self->hub_->mutex);
+    self->closed = true;
+    self->hub_->changed.notify_all();
   });
 }
 

@@ -85,34 +85,52 @@ class RestartTest : public FsTest {
     peer = Connect();
     root = peer->root();
   }
-  // Does `call` so that the server performs it and dies before anybody sees the
-  // reply; returns what the next server answers.
-  Peer::Result DoAndDie(const pb::Call& call, const std::string& bulk = {}) {
+  std::unique_ptr<Peer> peer;
+  std::string root;
+};
+
+// What makes a server forget a client's session.
+enum class Loss { kKill, kLongCut, kLongCutAndKill };
+std::string Name(const ::testing::TestParamInfo<Loss>& info) {
+  static constexpr const char* kNames[] = {"Kill", "LongCut", "LongCutAndKill"};
+  return kNames[static_cast<int>(info.param)];
+}
+
+class ForgottenTest : public RestartTest,
+                      public ::testing::WithParamInterface<Loss> {
+ protected:
+  // Does `call` so that the server performs it and forgets the session before
+  // anybody sees the reply; returns what is answered in the next session.
+  Peer::Result DoAndForget(const pb::Call& call, const std::string& bulk = {}) {
     net.Cut();
     auto pending = std::async(std::launch::async, [&] { return peer->Do(call, bulk); });
     // Sent before the cut was, so to speak: let it through to the server alone.
     const uint64_t before = net.calls();
     net.DeliverCalls();
     EXPECT_TRUE(Eventually([&] { return net.calls() > before && net.idle(); }));
-    Kill();
+    if (GetParam() != Loss::kKill) net.LoseSessions();
+    if (GetParam() != Loss::kLongCut) Kill();
     net.Heal();
-    Start();
+    if (GetParam() != Loss::kLongCut) Start();
     return pending.get();
   }
-  std::unique_ptr<Peer> peer;
-  std::string root;
 };
 
-TEST_F(RestartTest, CreateGuarded) {
+INSTANTIATE_TEST_SUITE_P(After, ForgottenTest,
+                         ::testing::Values(Loss::kKill, Loss::kLongCut,
+                                           Loss::kLongCutAndKill),
+                         Name);
+
+TEST_P(ForgottenTest, CreateGuarded) {
   auto call = peer->New();
   call.mutable_create()->set_dir(root);
   call.mutable_create()->set_name("f");
   call.mutable_create()->set_how(pb::CREATE_GUARDED);
-  EXPECT_EQ(DoAndDie(call).error(), 0);
+  EXPECT_EQ(DoAndForget(call).error(), 0);
   EXPECT_EQ(peer->Do(call).error(), EEXIST);
 }
 
-TEST_F(RestartTest, WhatCreateOpenedIsOpenAtTheNextServerToo) {
+TEST_P(ForgottenTest, WhatCreateOpenedIsOpenAtTheNextServerToo) {
   auto call = peer->New();
   call.mutable_create()->set_dir(root);
   call.mutable_create()->set_name("f");
@@ -121,7 +139,7 @@ TEST_F(RestartTest, WhatCreateOpenedIsOpenAtTheNextServerToo) {
       IsRoot() ? 0400 : 0600);  // its maker may write it all the same, if the server can
   call.mutable_create()->set_state(42);
   call.mutable_create()->set_flags(pb::OPEN_READ | pb::OPEN_WRITE);
-  auto made = DoAndDie(call);
+  auto made = DoAndForget(call);
   ASSERT_EQ(made.error(), 0);
   auto written = peer->Write(made.reply.handle(), 42, 0, "data");
   EXPECT_EQ(written.error(), 0);
@@ -132,47 +150,47 @@ TEST_F(RestartTest, WhatCreateOpenedIsOpenAtTheNextServerToo) {
   EXPECT_EQ(peer->Close(made.reply.handle(), 42).error(), 0);
 }
 
-TEST_F(RestartTest, MkDirSymlinkMknod) {
+TEST_P(ForgottenTest, MkDirSymlinkMknod) {
   auto mkdir = peer->New();
   mkdir.mutable_mkdir()->set_dir(root);
   mkdir.mutable_mkdir()->set_name("d");
-  auto made = DoAndDie(mkdir);
+  auto made = DoAndForget(mkdir);
   EXPECT_EQ(made.error(), 0);
   EXPECT_EQ(peer->Lookup(root, "d").reply.handle(), made.reply.handle());
   auto symlink = peer->New();
   symlink.mutable_symlink()->set_dir(root);
   symlink.mutable_symlink()->set_name("l");
   symlink.mutable_symlink()->set_target("t");
-  EXPECT_EQ(DoAndDie(symlink).error(), 0);
+  EXPECT_EQ(DoAndForget(symlink).error(), 0);
   auto mknod = peer->New();
   mknod.mutable_mknod()->set_dir(root);
   mknod.mutable_mknod()->set_name("p");
   mknod.mutable_mknod()->set_mode(S_IFIFO | 0600);
-  EXPECT_EQ(DoAndDie(mknod).error(), 0);
+  EXPECT_EQ(DoAndForget(mknod).error(), 0);
 }
 
-TEST_F(RestartTest, RemoveRenameLink) {
+TEST_P(ForgottenTest, RemoveRenameLink) {
   auto f = peer->Create(root, "f");
   auto link = peer->New();
   link.mutable_link()->mutable_object()->set_handle(f.reply.handle());
   link.mutable_link()->set_dir(root);
   link.mutable_link()->set_name("g");
-  EXPECT_EQ(DoAndDie(link).error(), 0);
+  EXPECT_EQ(DoAndForget(link).error(), 0);
   auto rename = peer->New();
   rename.mutable_rename()->set_dir(root);
   rename.mutable_rename()->set_name("f");
   rename.mutable_rename()->set_new_dir(root);
   rename.mutable_rename()->set_new_name("h");
-  EXPECT_EQ(DoAndDie(rename).error(), 0);
+  EXPECT_EQ(DoAndForget(rename).error(), 0);
   auto remove = peer->New();
   remove.mutable_remove()->set_dir(root);
   remove.mutable_remove()->set_name("h");
-  EXPECT_EQ(DoAndDie(remove).error(), 0);
+  EXPECT_EQ(DoAndForget(remove).error(), 0);
   EXPECT_EQ(peer->Do(remove).error(), ENOENT);
   EXPECT_EQ(peer->Lookup(root, "g").error(), 0);
 }
 
-TEST_F(RestartTest, AppendHappensOnce) {
+TEST_P(ForgottenTest, AppendHappensOnce) {
   auto f = peer->Create(root, "f", 1);
   peer->on_recovered = [&](Peer& p, const pb::GreetingReply&) {
     EXPECT_EQ(p.Open(f.reply.handle(), 1, pb::OPEN_READ | pb::OPEN_WRITE, true).error(), 0);
@@ -181,7 +199,7 @@ TEST_F(RestartTest, AppendHappensOnce) {
   append.mutable_write()->mutable_object()->set_handle(f.reply.handle());
   append.mutable_write()->mutable_object()->set_state(1);
   append.mutable_write()->set_append(true);
-  auto result = DoAndDie(append, "once");
+  auto result = DoAndForget(append, "once");
   EXPECT_EQ(result.error(), 0);
   EXPECT_EQ(result.reply.write().offset(), 0u);
   EXPECT_EQ(ReadFile(dir / "f"), "once");
