@@ -106,7 +106,9 @@ absl::StatusOr<T> Isolated(F measure) {
 
 // The floor: the same ports with nothing on top.
 absl::StatusOr<RoundTrip> RawRoundTrip(const BenchEnds& ends, int rounds);
-absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends, uint64_t duration_ns);
+// Goodput with frames of so many bytes, more than 64; 0: the largest there are.
+absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends, uint64_t duration_ns,
+                                   uint32_t frame_bytes = 0);
 
 // The NIC's API over them. `spin` waits by spinning for as long as it takes,
 // otherwise by blocking at once.

@@ -209,7 +209,8 @@ absl::StatusOr<RoundTrip> RawRoundTrip(const BenchEnds& ends, int rounds) {
 }
 
 absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends,
-                                   uint64_t duration_ns) {
+                                   uint64_t duration_ns,
+                                   uint32_t frame_bytes) {
   auto far =
       FarEnd::Start(ends, [&](const std::function<void()>& ready, int fd) {
         return Count(ends, ready, fd);
@@ -217,7 +218,9 @@ absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends,
   if (!far.ok()) return far.status();
   auto port = RawPort::Open(ends.near_port);
   if (!port.ok()) return port.status();
-  const uint32_t length = port->max_frame_bytes();
+  const uint32_t length =
+      frame_bytes != 0 ? std::min(frame_bytes, port->max_frame_bytes())
+                       : port->max_frame_bytes();
   const uint64_t join_end = port->NowNs() + kGiveUpNs;
   while (port->Send(kAllPaths, kData, 64, 1) == 0) {
     if (port->NowNs() > join_end)

@@ -14,6 +14,17 @@ namespace {
 
 __extension__ typedef __int128 Wide;  // sums of any two times
 
+absl::Status Nonsense() {
+  return absl::DataLossError("the feeder wrote nonsense into a ring");
+}
+
+// Said often: made once.
+absl::Status NothingThere() {
+  static const absl::Status& status =
+      *new absl::Status(absl::NotFoundError("no frame is there"));
+  return status;
+}
+
 class Ring final : public FrameRing {
  public:
   Ring(Context& context, LinkId link, const Options& options)
@@ -88,9 +99,7 @@ Ring::Next Ring::Look() const {
 }
 
 absl::StatusOr<FrameView> Ring::Take() {
-  const absl::Status nonsense =
-      absl::DataLossError("the feeder wrote nonsense into a ring");
-  if (broken_ || core_->overwritten()) return nonsense;
+  if (broken_ || core_->overwritten()) return Nonsense();
   Next next = Look();
   if (next == Next::kNothing) {
     // All that came over a link is there once it is down.
@@ -98,7 +107,7 @@ absl::StatusOr<FrameView> Ring::Take() {
     if (!is_up) next = Look();
     if (next == Next::kNothing) {
       if (std::exchange(found_nothing_, true)) core_->Idle();
-      return is_up ? absl::NotFoundError("no frame is there")
+      return is_up ? NothingThere()
                    : absl::UnavailableError("the link is down");
     }
   }
@@ -108,7 +117,7 @@ absl::StatusOr<FrameView> Ring::Take() {
   }
   if (!tail.has_value()) {
     broken_ = true;
-    return nonsense;
+    return Nonsense();
   }
   found_nothing_ = false;
   const uint64_t arrival_ns = context_.nic().clock().NowNs();

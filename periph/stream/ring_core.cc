@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "periph/stream/ring_core.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 namespace tripwire::periph {
@@ -13,7 +15,10 @@ RingCore::RingCore(Context& context, LinkId link,
       stride_bytes_(SlotStride(options.payload_bytes)),
       context_(&context),
       link_(link),
-      given_back_(options.slots) {}
+      given_back_(options.slots) {
+  // Pictures go through hundreds of pages each; a hint, no more.
+  (void)madvise(memory_.data(), memory_.size(), MADV_HUGEPAGE);
+}
 
 std::span<const uint8_t> RingCore::Slot(uint64_t sequence) const {
   return memory_.span().subspan((sequence - 1) % slots_ * stride_bytes_,

@@ -30,31 +30,7 @@
 #include "nic/base/wire_int.h"
 #include "nic/comm/rpc.h"
 #include "nic/port/port_spec.h"
-
-// Counting allocations: glibc's own functions under another name.
-namespace {
-std::atomic<uint64_t> allocations{0};
-}
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
-extern "C" {
-void* __libc_malloc(size_t);
-void* __libc_calloc(size_t, size_t);
-void* __libc_realloc(void*, size_t);
-void* malloc(size_t n) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_malloc(n);
-}
-void* calloc(size_t n, size_t size) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_calloc(n, size);
-}
-void* realloc(void* p, size_t n) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  return __libc_realloc(p, n);
-}
-}
-#endif
+#include "tests/perf/allocations.h"
 
 namespace tripwire {
 namespace {
@@ -205,7 +181,7 @@ uint64_t CpuNs() {
       const NicCounters counters = nic->counters();
       const ServerCounts counts{stats.calls,      stats.handovers,
                                 stats.takeovers,  stats.timers_set,
-                                allocations,      counters.sleeps,
+                                Allocations(),      counters.sleeps,
                                 counters.doorbells_rung, CpuNs()};
       call.Reply({reinterpret_cast<const uint8_t*>(&counts), sizeof counts});
       return;
@@ -341,13 +317,13 @@ class Bench {
   void Begin() {
     server_ = AskServer();
     counters_ = nic_.counters();
-    allocations_ = allocations;
+    allocations_ = Allocations();
     begin_ns_ = nic_.clock().NowNs();
   }
 
   double End(const std::string& name, int rounds) {
     const uint64_t took_ns = nic_.clock().NowNs() - begin_ns_;
-    const uint64_t allocated = allocations - allocations_;
+    const uint64_t allocated = Allocations() - allocations_;
     const NicCounters now = nic_.counters();
     const ServerCounts server = AskServer();
     const double n = rounds;
