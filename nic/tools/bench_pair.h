@@ -106,9 +106,12 @@ absl::StatusOr<T> Isolated(F measure) {
 
 // The floor: the same ports with nothing on top.
 absl::StatusOr<RoundTrip> RawRoundTrip(const BenchEnds& ends, int rounds);
-// Goodput with frames of so many bytes, more than 64; 0: the largest there are.
+// Frames of so many bytes, more than 64; 0: the largest there are. Their data comes
+// out of and goes into `memory_bytes` of memory, front to back; 0: the sender writes
+// none, and the receiver's stays in its cache.
 absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends, uint64_t duration_ns,
-                                   uint32_t frame_bytes = 0);
+                                   uint32_t frame_bytes = 0,
+                                   uint64_t memory_bytes = 0);
 
 // The NIC's API over them. `spin` waits by spinning for as long as it takes,
 // otherwise by blocking at once.

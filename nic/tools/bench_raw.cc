@@ -23,18 +23,22 @@ constexpr uint8_t kEtherType[2] = {0x88, 0xb6};
 constexpr size_t kHeader = 14;
 constexpr size_t kBurst = 32;
 constexpr size_t kKeptBytes = 128;  // beyond a frame: room to align it
+constexpr size_t kFilledFrom =
+    64;  // no longer frames only open the way, or stop
 constexpr uint8_t kData = 1, kStop = 2;
 constexpr uint64_t kGiveUpNs = 10 * kSecond;
 
 class RawPort {
  public:
-  static absl::StatusOr<RawPort> Open(const std::string& spec) {
+  static absl::StatusOr<RawPort> Open(const std::string& spec,
+                                      uint64_t memory_bytes = 0) {
     auto port = OpenPort(spec);
     if (!port.ok()) return port.status();
-    return RawPort(*std::move(port));
+    return RawPort(*std::move(port), memory_bytes);
   }
 
   uint64_t NowNs() { return clock_.NowNs(); }
+  uint64_t dropped() const { return port_->counters().tx_dropped; }
   uint32_t max_frame_bytes() const { return port_->info().max_frame_bytes; }
 
   // Sends up to `count` frames of `length` bytes; returns how many were taken.
@@ -47,6 +51,9 @@ class RawPort {
       std::memset(data, 0xff, 6);
       std::memcpy(data + 6, port_->info().mac.bytes.data(), 6);
       std::memcpy(data + 12, kEtherType, 2);
+      if (fills_ && length > kFilledFrom) {
+        std::memcpy(data + kHeader, Next(), length - kHeader);
+      }
       data[kHeader] = kind;
       frames[i].length_bytes = length;
     }
@@ -55,17 +62,16 @@ class RawPort {
     return sent;
   }
 
-  // Takes the frame's bytes, as whoever receives data for a purpose must: a port
-  // may hand out frames that nobody has touched yet. Into memory that is used
-  // over and over, hence as fast as can be.
+  // Takes the frame's bytes, as whoever receives data for a purpose must: a
+  // port may hand out frames that nobody has touched yet. Into memory that is
+  // used over and over, hence as fast as can be.
   void Keep(const Frame& frame) {
-    if (kept_.empty()) kept_.resize(kBurst * (kKeptBytes + max_frame_bytes()));
-    next_kept_ = (next_kept_ + 1) % kBurst;
-    uint8_t* to = kept_.data() + next_kept_ * (kKeptBytes + max_frame_bytes());
+    uint8_t* to = Next();
     // Where in a cache line the frame begins: a copy between lines that lie
     // alike is faster.
     to += (reinterpret_cast<uintptr_t>(frame.data) -
-           reinterpret_cast<uintptr_t>(to)) % 64;
+           reinterpret_cast<uintptr_t>(to)) %
+          64;
     std::memcpy(to, frame.data,
                 std::min(frame.length_bytes, max_frame_bytes()));
   }
@@ -91,14 +97,26 @@ class RawPort {
   }
 
  private:
-  explicit RawPort(std::unique_ptr<Port> port) : port_(std::move(port)) {
+  RawPort(std::unique_ptr<Port> port, uint64_t memory_bytes)
+      : port_(std::move(port)),
+        fills_(memory_bytes > 0),
+        place_bytes_(kKeptBytes + max_frame_bytes()),
+        places_(std::max<uint64_t>(kBurst, memory_bytes / place_bytes_)) {
     port_->Service(clock_.NowNs());
   }
+  // Room for a frame, after the one before and round again.
+  uint8_t* Next() {
+    if (memory_.empty()) memory_.resize(places_ * place_bytes_);
+    next_place_ = (next_place_ + 1) % places_;
+    return memory_.data() + next_place_ * place_bytes_;
+  }
+
   std::unique_ptr<Port> port_;
   SystemClock clock_;
   uint64_t idle_ = 0;
-  std::vector<uint8_t> kept_;
-  size_t next_kept_ = 0;
+  bool fills_;
+  size_t place_bytes_, places_, next_place_ = 0;
+  std::vector<uint8_t> memory_;
 };
 
 absl::Status Echo(const BenchEnds& ends, const std::function<void()>& ready) {
@@ -140,9 +158,9 @@ struct Report {
   uint64_t frames = 0, ns = 0;
 };
 
-absl::Status Count(const BenchEnds& ends, const std::function<void()>& ready,
-                   int report_fd) {
-  auto port = RawPort::Open(ends.far_port);
+absl::Status Count(const BenchEnds& ends, uint64_t memory_bytes,
+                   const std::function<void()>& ready, int report_fd) {
+  auto port = RawPort::Open(ends.far_port, memory_bytes);
   if (!port.ok()) return port.status();
   ready();
   Report report;
@@ -174,9 +192,12 @@ absl::Status Count(const BenchEnds& ends, const std::function<void()>& ready,
 absl::Status SendStop(RawPort& port) {
   const uint64_t end = port.NowNs() + kGiveUpNs;
   size_t sent = 0;
-  // Several: the medium may lose some.
+  // Several: the medium may lose some. Those the port dropped, because the far
+  // end has not yet taken what came before, do not count.
   while (sent < 20 && port.NowNs() < end) {
-    sent += port.Send(kAllPaths, kStop, 64, 1);
+    const uint64_t dropped = port.dropped();
+    const size_t taken = port.Send(kAllPaths, kStop, 64, 1);
+    if (port.dropped() == dropped) sent += taken;
     port.Receive([](const Frame&) {});
   }
   return sent > 0 ? absl::OkStatus()
@@ -208,19 +229,19 @@ absl::StatusOr<RoundTrip> RawRoundTrip(const BenchEnds& ends, int rounds) {
   return RoundTrip{times.Quantile(0.5), times.Quantile(0.99)};
 }
 
-absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends,
-                                   uint64_t duration_ns,
-                                   uint32_t frame_bytes) {
+absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends, uint64_t duration_ns,
+                                   uint32_t frame_bytes,
+                                   uint64_t memory_bytes) {
   auto far =
       FarEnd::Start(ends, [&](const std::function<void()>& ready, int fd) {
-        return Count(ends, ready, fd);
+        return Count(ends, memory_bytes, ready, fd);
       });
   if (!far.ok()) return far.status();
-  auto port = RawPort::Open(ends.near_port);
+  auto port = RawPort::Open(ends.near_port, memory_bytes);
   if (!port.ok()) return port.status();
-  const uint32_t length =
-      frame_bytes != 0 ? std::min(frame_bytes, port->max_frame_bytes())
-                       : port->max_frame_bytes();
+  const uint32_t length = frame_bytes != 0
+                              ? std::min(frame_bytes, port->max_frame_bytes())
+                              : port->max_frame_bytes();
   const uint64_t join_end = port->NowNs() + kGiveUpNs;
   while (port->Send(kAllPaths, kData, 64, 1) == 0) {
     if (port->NowNs() > join_end)

@@ -58,49 +58,77 @@ uint32_t WireBytes(uint64_t frame_bytes) {
   return bytes <= 1514 ? static_cast<uint32_t>(bytes) : 0;
 }
 
-absl::Status Measure(const BenchEnds& ends, const Settings& settings,
-                     uint64_t bytes) {
-  const auto duration_ns = static_cast<uint64_t>(settings.seconds * 1e9);
-  const uint32_t wire_bytes = WireBytes(bytes);
-  auto raw = tools::Isolated<Goodput>(
-      [&] { return tools::RawGoodput(ends, duration_ns, wire_bytes); });
-  if (!raw.ok()) return raw.status();
+StreamLoad LoadOf(const Settings& settings, uint64_t bytes) {
+  const bool is_short = WireBytes(bytes) != 0;
   StreamLoad load;
   load.frame_bytes = bytes;
-  load.duration_ns = duration_ns;
-  load.slots = settings.slots != 0 ? settings.slots : wire_bytes != 0 ? 256 : 4;
+  load.duration_ns = static_cast<uint64_t>(settings.seconds * 1e9);
+  load.slots = settings.slots != 0 ? settings.slots : is_short ? 256 : 4;
   load.source_frames = settings.source_frames != 0 ? settings.source_frames
-                       : wire_bytes != 0           ? 64
+                       : is_short                  ? 64
                                                    : 4;
   load.spin = !settings.block;
   if (settings.rate > 0)
     load.interval_ns = static_cast<uint64_t>(1e9 / settings.rate);
+  return load;
+}
+
+// The rate, beside the bare port's.
+absl::Status PrintRate(const BenchEnds& ends, const StreamLoad& load,
+                       const StreamEnd& consumer) {
+  const double seconds =
+      static_cast<double>(std::max<uint64_t>(consumer.ns, 1)) * 1e-9;
+  const double frames = static_cast<double>(consumer.frames) / seconds;
+  const double goodput = frames * static_cast<double>(load.frame_bytes);
+  const uint32_t wire_bytes = WireBytes(load.frame_bytes);
+  auto raw = tools::Isolated<Goodput>(
+      [&] { return tools::RawGoodput(ends, load.duration_ns, wire_bytes); });
+  if (!raw.ok()) return raw.status();
+  if (wire_bytes != 0) {
+    std::printf("  stream: %.0f frames/s\n", frames);
+    std::printf(
+        "  bare port, frames of %u bytes, 32 at once: %.0f frames/s; stream "
+        "%.2f of it\n",
+        wire_bytes, raw->FramesPerSecond(), frames / raw->FramesPerSecond());
+    return absl::OkStatus();
+  }
+  auto memory = tools::Isolated<Goodput>([&] {
+    return tools::RawGoodput(ends, load.duration_ns, 0,
+                             load.frame_bytes * load.slots);
+  });
+  if (!memory.ok()) return memory.status();
+  std::printf("  stream: %.1f frames/s, %.1f MB/s\n", frames, goodput * 1e-6);
+  std::printf(
+      "  bare port, data that stays in its caches: %.1f MB/s; stream %.2f of "
+      "it\n",
+      raw->BytesPerSecond() * 1e-6, goodput / raw->BytesPerSecond());
+  std::printf(
+      "  bare port, out of and into as much memory: %.1f MB/s; stream %.2f of "
+      "it\n",
+      memory->BytesPerSecond() * 1e-6, goodput / memory->BytesPerSecond());
+  return absl::OkStatus();
+}
+
+absl::Status Measure(const BenchEnds& ends, const Settings& settings,
+                     uint64_t bytes) {
+  const StreamLoad load = LoadOf(settings, bytes);
   auto result =
       tools::Isolated<StreamResult>([&] { return RunStream(ends, load); });
   if (!result.ok()) return result.status();
   const StreamEnd& consumer = result->consumer;
-  const double seconds =
-      static_cast<double>(std::max<uint64_t>(consumer.ns, 1)) * 1e-9;
-  const double frames = static_cast<double>(consumer.frames) / seconds;
-  const double goodput = frames * static_cast<double>(bytes);
-  std::printf("frames of %llu bytes, %u slots\n",
-              static_cast<unsigned long long>(bytes), load.slots);
-  if (wire_bytes != 0) {
-    std::printf("  bare port, frames of %u bytes: %.0f frames/s\n", wire_bytes,
-                raw->FramesPerSecond());
-    std::printf("  stream: %.0f frames/s, %.2f of the bare port's\n", frames,
-                frames / raw->FramesPerSecond());
-  } else {
-    std::printf("  bare port, largest frames: %.1f MB/s\n",
-                raw->BytesPerSecond() * 1e-6);
-    std::printf("  stream: %.1f frames/s, %.1f MB/s, %.2f of the bare port's\n",
-                frames, goodput * 1e-6, goodput / raw->BytesPerSecond());
+  std::printf("frames of %llu bytes, %u slots, %s\n",
+              static_cast<unsigned long long>(bytes), load.slots,
+              load.spin ? "spinning" : "blocking");
+  if (load.interval_ns == 0) {
+    const absl::Status printed = PrintRate(ends, load, consumer);
+    if (!printed.ok()) return printed;
   }
   std::printf("  from Offer to Take: %.2f us median, %.2f us p99\n",
               static_cast<double>(result->latency_p50_ns) * 1e-3,
               static_cast<double>(result->latency_p99_ns) * 1e-3);
   PrintEnd("feeder", result->feeder);
   PrintEnd("consumer", consumer);
+  std::fflush(stdout);
   if (consumer.lost != 0)
     return absl::DataLossError("frames were lost or torn");
   return absl::OkStatus();

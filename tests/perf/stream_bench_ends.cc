@@ -134,9 +134,9 @@ absl::Status Consume(const BenchEnds& ends, const StreamLoad& load,
 
   tools::Latencies latencies(1 << 24);
   Meter meter(**nic);
-  uint64_t frames = 0, wrong = 0;
+  uint64_t frames = 0, wrong = 0, last_ns = clock.NowNs();
   for (;;) {
-    if (!(*ring)->Wait(clock.NowNs() + kPatienceNs)) {
+    if (!(*ring)->Wait(last_ns + kPatienceNs)) {
       return absl::DeadlineExceededError("no frame came");
     }
     auto view = (*ring)->Take();
@@ -149,6 +149,7 @@ absl::Status Consume(const BenchEnds& ends, const StreamLoad& load,
                     std::min(view->frame().capture_ns, view->arrival_ns()));
     }
     ++frames;
+    last_ns = view->arrival_ns();
   }
   ConsumerReport report;
   report.end = meter.Stop(frames > load.slots ? frames - load.slots : 0);
@@ -218,7 +219,6 @@ absl::StatusOr<StreamEnd> Feed(Context& context, Feeder& feeder,
   Clock& clock = context.nic().clock();
   Source source(load);
   uint64_t number = 0;
-  // Frames in flight keep their memory: the source has as many more.
   Meter meter(context.nic());
   const uint64_t end_ns = clock.NowNs() + load.duration_ns;
   uint64_t due_ns = clock.NowNs();
@@ -278,9 +278,10 @@ absl::StatusOr<StreamResult> RunStream(const BenchEnds& ends,
   if (!began.ok()) return began;
   auto fed = Feed(*context, feeder, load);
   if (!fed.ok()) return fed.status();
-  // Deliver what is under way, and hear of it.
-  (*nic)->WaitUntil([&] { return false; },
-                    (*nic)->clock().NowNs() + 100 * kMillisecond);
+  Completion delivered;
+  if (absl::Status s = context->Flush(*link, &delivered); !s.ok()) return s;
+  (*nic)->WaitUntil([&] { return delivered.done(); },
+                    (*nic)->clock().NowNs() + kPatienceNs);
   auto report = far->Finish();
   if (!report.ok()) return report.status();
   ConsumerReport consumer;
