@@ -188,7 +188,8 @@ TEST_F(FrameRingTest, AnotherRingAtAFormatChange) {
   auto held = pair_.ring->Take();
   ASSERT_TRUE(held.ok());
   const StreamPosition position = pair_.ring->position();
-  pair_.MakeRing({.slots = 3, .payload_bytes = 7000, .cookie = 0, .after = position});
+  pair_.MakeRing(
+      {.slots = 3, .payload_bytes = 7000, .cookie = 0, .after = position});
   held->Release();
   pair_.Begin();
   pair_.feeder->Pump();

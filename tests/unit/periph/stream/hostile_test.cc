@@ -255,7 +255,8 @@ TEST_F(HostileConsumer,
        AConsumerThatTookItsOldRingAwayIsNoneIfItBroughtAnother) {
   pair_.net.port(1).SetStalled(true);
   ASSERT_EQ(pair_.feeder->Offer(NumberedFrame(3, 1000)), Feeder::Taken::kYes);
-  ASSERT_EQ(pair_.feeder->Offer(NumberedFrame(4, 5000)), Feeder::Taken::kYes);  // waits
+  ASSERT_EQ(pair_.feeder->Offer(NumberedFrame(4, 5000)),
+            Feeder::Taken::kYes);  // waits
   pair_.ring.reset();
   pair_.MakeRing({.slots = kSlots, .payload_bytes = 5000});
   pair_.Begin();
