@@ -15,9 +15,9 @@
 #include "absl/strings/str_join.h"
 #include "nic/api/nic.h"
 #include "nic/api/stats/stats.h"
+#include "nic/base/interrupt.h"
 #include "nic/port/port_spec.h"
 #include "nic/tools/commands.h"
-#include "nic/tools/interrupt.h"
 #include "nic/tools/open_nic.h"
 
 namespace tripwire::tools {

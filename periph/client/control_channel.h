@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_PERIPH_CLIENT_CONTROL_CHANNEL_H_
 #define TRIPWIRE_PERIPH_CLIENT_CONTROL_CHANNEL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -29,9 +30,9 @@ class ControlChannel {
   ~ControlChannel();
 
   // One call. What the server answered with an error comes back as that error.
-  // REQUIRES: `timeout_ns` is how long to wait, kNever for as long as it takes.
+  // `timeout_ns` is how long to wait; `during_recovery` is for what runs at a restart.
   absl::Status Call(const proto::Request& request, proto::Reply* reply,
-                    uint64_t timeout_ns = kNever);
+                    uint64_t timeout_ns = kNever, bool during_recovery = false);
   // For calls with bulk data, and asynchronous ones: the message is a
   // proto::Request, the response's a proto::Reply.
   rpc::Client& rpc() { return *client_; }
@@ -49,9 +50,11 @@ class ControlChannel {
  private:
   ControlChannel() = default;
   void Recovered();
+  absl::Status Watch(bool during_recovery);
 
   uint64_t user_ = 0;
   std::function<void(const proto::DeviceEvent&)> on_device_;
+  std::atomic<bool> connected_{false};
   std::mutex mutex_;  // held while `run`s run
   std::map<uint64_t, std::function<void()>> on_restart_;
   uint64_t next_id_ = 1;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "periph/service/served_call.h"
 
-#include <algorithm>
 #include <string>
 #include <vector>
+
+#include "periph/proto/messages.h"
 
 namespace tripwire::periph {
 namespace {
@@ -16,6 +17,10 @@ constexpr size_t kMaxErrorBytes = 1024;
 
 void ServedCall::Answer(const proto::Reply& reply, rpc::BulkBuffer bulk, size_t bulk_bytes,
                         bool cache) {
+  if (reply.ByteSizeLong() > kMaxCallBytes) {
+    return Answer(absl::ResourceExhaustedError("the answer is too long; ask for one device"),
+                  cache);
+  }
   std::vector<uint8_t> message(reply.ByteSizeLong());
   reply.SerializeToArray(message.data(), static_cast<int>(message.size()));
   call_.Reply(message, std::move(bulk), bulk_bytes, cache);
@@ -24,9 +29,7 @@ void ServedCall::Answer(const proto::Reply& reply, rpc::BulkBuffer bulk, size_t 
 void ServedCall::Answer(const absl::Status& status, bool cache) {
   proto::Reply reply;
   reply.set_code(static_cast<int>(status.code()));
-  std::string line(status.message().substr(0, kMaxErrorBytes));
-  std::replace(line.begin(), line.end(), '\n', ' ');
-  reply.set_error(std::move(line));
+  reply.set_error(Printable(std::string(status.message()), kMaxErrorBytes));
   Answer(reply, {}, 0, cache);
 }
 

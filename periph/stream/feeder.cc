@@ -148,6 +148,12 @@ absl::Status Feeder::Begin(const RingName& ring) {
   return absl::OkStatus();
 }
 
+void Feeder::Pause() {
+  paused_ = true;
+  dropped_waiting_ += queue_.size();
+  queue_.clear();
+}
+
 void Feeder::Fail(absl::Status status) {
   if (!status_.ok()) return;
   status_ = std::move(status);

@@ -76,9 +76,10 @@ class Feeder {
   // INVALID_ARGUMENT if the ring is not one; RESOURCE_EXHAUSTED over the
   // context's quota; or what status() says.
   absl::Status Begin(const RingName& ring);
-  // No ring any more (the format is about to change): frames queue by the
+  // No ring any more, because the format is about to change: what is queued, of
+  // the format before, is dropped; what is offered from now on queues by the
   // policy. Credit for those sent before is still taken.
-  void Pause() { paused_ = true; }
+  void Pause();
 
   enum class Taken : uint8_t {
     kYes,   // sent, queued or dropped by the policy: the frame is done with
