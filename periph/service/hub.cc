@@ -14,6 +14,8 @@ namespace tripwire::periph {
 namespace {
 
 constexpr auto kRetryEvery = std::chrono::seconds(1);
+// Who closes a stream and asks for another format may be ahead of his own closing.
+constexpr auto kPatience = std::chrono::milliseconds(500);
 // Frames up to this size are copied by each feeder that has to keep them; larger ones
 // once for all.
 constexpr size_t kSmallFrameBytes = 1024;
@@ -79,6 +81,9 @@ void Hub::RunSource(std::unique_lock<std::mutex>& lock) {
   early_format_.reset();
   overrun_before_ = overrun_;
   began_anew_ = ever_ran_;
+  if (ever_ran_) {
+    for (const auto& each : *subscribers_) each->OnRestart();
+  }
   lock.unlock();
   auto source = device_.device().StartSource(wanted_, *this);
   lock.lock();
@@ -235,9 +240,12 @@ std::optional<absl::Status> HubSet::TakeTurn(Hub& hub) {
 
 absl::Status HubSet::WaitForTurn(Hub& hub) {
   if (hub.device().device().Describe().many_formats) return absl::OkStatus();
+  const auto patience = std::chrono::steady_clock::now() + kPatience;
   std::unique_lock lock(mutex_);
   for (;;) {
-    if (auto turn = TakeTurn(hub)) return *turn;
+    const auto turn = TakeTurn(hub);
+    const bool is_busy = turn.has_value() && absl::IsFailedPrecondition(*turn);
+    if (turn && (!is_busy || std::chrono::steady_clock::now() > patience)) return *turn;
     // States change under each hub's own lock, so that news of one can be missed; such
     // news are rare, and this long late.
     changed_.wait_for(lock, std::chrono::milliseconds(20));

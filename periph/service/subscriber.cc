@@ -58,11 +58,18 @@ void Subscriber::TellOpened(const absl::Status& absent) {
   Tell(message);
 }
 
+void Subscriber::OnRestart() {
+  std::lock_guard lock(mutex_);
+  restarted_ = opened_ && max_frame_bytes_ > 0;
+  if (restarted_) feeder_.Pause();
+}
+
 void Subscriber::OnFormat(const std::string& format, uint64_t max_frame_bytes) {
   std::lock_guard lock(mutex_);
   if (closed_) return;
   const bool changed = format != format_ || max_frame_bytes != max_frame_bytes_;
   const bool is_back = !std::exchange(present_, true);
+  const bool is_paused = std::exchange(restarted_, false);
   if (changed && open_.queue_frames() > kMaxQueueBytes / max_frame_bytes) {
     return Refuse(absl::ResourceExhaustedError(
         absl::StrCat("a queue of ", open_.queue_frames(), " frames of ", max_frame_bytes,
@@ -71,8 +78,8 @@ void Subscriber::OnFormat(const std::string& format, uint64_t max_frame_bytes) {
   format_ = format;
   max_frame_bytes_ = max_frame_bytes;
   if (!opened_) return TellOpened(absl::OkStatus());
-  if (changed) {
-    feeder_.Pause();
+  if (changed && !is_paused) feeder_.Pause();
+  if (changed || is_paused) {
     ++formats_told_;
     proto::StreamMessage message;
     message.mutable_format()->set_format(format);
@@ -120,7 +127,7 @@ void Subscriber::Offer(const Frame& frame) {
 
 bool Subscriber::Begin(const proto::Ring& ring) {
   if (rings_ == formats_told_) return false;
-  if (++rings_ < formats_told_) return true;
+  if (++rings_ < formats_told_ || restarted_) return true;
   const auto aperture = ParseAperture(ring.aperture());
   if (!aperture.has_value() || ring.slots() > kMaxSlots ||
       !feeder_.Begin({*aperture, ring.slots(), ring.payload_bytes()}).ok()) {

@@ -27,6 +27,9 @@ class Subscriber final : public Stream {
   const std::string& wanted() const { return open_.format(); }
 
   // --- By the hub; any thread, one at a time.
+  // The source is about to be started again, and may make something else: no frame of
+  // it goes before OnFormat said what it is.
+  void OnRestart();
   // The source runs and makes this, or makes this from now on.
   void OnFormat(const std::string& format, uint64_t max_frame_bytes);
   void OnAbsent(const absl::Status& why);
@@ -57,6 +60,7 @@ class Subscriber final : public Stream {
   uint64_t max_frame_bytes_ = 0;  // 0: not known yet
   bool opened_ = false;
   bool present_ = false;
+  bool restarted_ = false;  // and its format was not told yet
   bool closed_ = false;
   // It answers each format it was told of with one ring; the last is the one that
   // counts, for those before crossed the news on the way.
