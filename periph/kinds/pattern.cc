@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "nic/base/wire_int.h"
 #include "periph/device/device.h"
+#include "periph/device/frame_pool.h"
 
 namespace tripwire::periph {
 namespace {
@@ -73,7 +74,7 @@ class PatternSource final : public Source {
     const uint64_t begin_ns = clock_.NowNs();
     for (uint64_t number = 0; settings_.count == 0 || number < settings_.count; ++number) {
       if (!Pause(begin_ns, number)) return;
-      auto bytes = std::make_shared<std::vector<uint8_t>>(settings_.bytes);
+      const auto bytes = pool_.New(settings_.bytes);
       Fill(number, *bytes);
       Frame frame;
       frame.data = *bytes;
@@ -99,6 +100,7 @@ class PatternSource final : public Source {
   FrameTaker& taker_;
   Clock& clock_;
   const std::string format_ = kByteStream;
+  FramePool pool_;  // the thread's
   std::mutex mutex_;
   std::condition_variable stopped_;
   bool stopping_ = false;

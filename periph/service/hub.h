@@ -16,7 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "periph/device/device.h"
-#include "periph/service/frame_pool.h"
+#include "periph/device/frame_pool.h"
 #include "periph/service/registry.h"
 #include "periph/service/subscriber.h"
 
