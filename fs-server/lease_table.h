@@ -2,6 +2,7 @@
 #ifndef TRIPWIRE_FS_SERVER_LEASE_TABLE_H_
 #define TRIPWIRE_FS_SERVER_LEASE_TABLE_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -12,26 +13,37 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 #include "fs-server/handle.h"
+#include "nic/base/clock.h"
 
 namespace tripwire::fs {
 
 // Which session may cache what until when.
 //
 // Invariants, which make caches coherent:
-//  1. A lease is granted *before* the fact it covers is read from the file system.
+//  1. A lease is granted *before* the fact it covers is read from the file
+//  system.
 //  2. Holders are taken *after* the change was made.
 // So whoever may have read the old state is among those taken. Thread-safe.
 //
-// The lease on an inode that its holder has open does not run out: programs read pages
-// that are mapped, or cached, without asking anybody, however late its renewal comes.
+// The lease on an inode that its holder has open does not run out: programs
+// read pages that are mapped, or cached, without asking anybody, however late
+// its renewal comes.
+//
+// A lease that has run out is recalled all the same for as long again, a second
+// at the most: the kernel counts from when it takes an answer in, and that may
+// be late if the holder loses its processor between looking at its clock and
+// answering the kernel.
 class LeaseTable {
  public:
-  // `is_open` tells whether a session has an inode open (it is called with a lock held,
-  // and may take only its own). Whoever has is given `answer_ns` to answer a recall.
+  // `is_open` tells whether a session has an inode open (it is called with a
+  // lock held, and may take only its own). Whoever has, or whose lease has just
+  // run out, is given `answer_ns` to answer a recall.
   using IsOpen = std::function<bool(uint64_t session, const FileId& id)>;
   LeaseTable() : LeaseTable([](uint64_t, const FileId&) { return false; }, 0) {}
   LeaseTable(IsOpen is_open, uint64_t answer_ns)
-      : is_open_(std::move(is_open)), answer_ns_(answer_ns) {}
+      : is_open_(std::move(is_open)),
+        answer_ns_(answer_ns),
+        late_ns_(std::min(answer_ns, kSecond)) {}
 
   enum What : uint8_t { kInode = 1, kNames = 2 };
   struct Holder {
@@ -66,12 +78,13 @@ class LeaseTable {
   }
   void Sweep(Shard& shard, uint64_t now_ns);
   bool RanOut(const FileId& id, const Holder& holder, uint64_t now_ns) const {
-    return holder.expires_ns <= now_ns &&
+    return holder.expires_ns + late_ns_ <= now_ns &&
            ((holder.what & kInode) == 0 || !is_open_(holder.session, id));
   }
 
   const IsOpen is_open_;
   const uint64_t answer_ns_;
+  const uint64_t late_ns_;
   std::array<Shard, kShards> shards_;
 };
 
