@@ -218,6 +218,7 @@ uint64_t MemifClientPort::Service(uint64_t now_ns) {
         ++counters_.wakeups;
         break;
       case Source::kListener:
+      case Source::kGiven:
         break;
     }
   }

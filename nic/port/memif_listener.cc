@@ -27,25 +27,50 @@ constexpr uint32_t kDoorbellEvents = EPOLLIN | EPOLLET;
 
 absl::StatusOr<std::unique_ptr<Port>> MemifListenerPort::Open(
     const MemifOptions& options) {
+  auto ports = OpenDivided(options, 1);
+  if (!ports.ok()) return ports.status();
+  return std::move(ports->front());
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<Port>>>
+MemifListenerPort::OpenDivided(const MemifOptions& options, size_t count) {
   auto socket = MemifServerSocket::Listen(options.path);
   if (!socket.ok()) return socket.status();
-  auto pool = FramePool::Create(options.buffers, options.max_frame_bytes);
-  if (!pool.ok()) return pool.status();
-  UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll) return absl::ErrnoToStatus(errno, "cannot create an epoll");
-  return std::unique_ptr<Port>(new MemifListenerPort(
-      options, *std::move(pool), std::move(epoll), *std::move(socket)));
+  const auto lobby = MemifLobby::Create(*std::move(socket), count);
+  if (lobby == nullptr) {
+    return absl::ErrnoToStatus(errno, "cannot create an eventfd");
+  }
+  std::vector<std::unique_ptr<Port>> ports;
+  for (size_t i = 0; i < count; ++i) {
+    auto pool = FramePool::Create(options.buffers, options.max_frame_bytes);
+    if (!pool.ok()) return pool.status();
+    UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+    if (!epoll) return absl::ErrnoToStatus(errno, "cannot create an epoll");
+    ports.emplace_back(new MemifListenerPort(options, *std::move(pool),
+                                             std::move(epoll), lobby, i));
+  }
+  return ports;
 }
 
 MemifListenerPort::MemifListenerPort(const MemifOptions& options,
                                      std::unique_ptr<FramePool> pool,
-                                     UniqueFd epoll, MemifServerSocket socket)
+                                     UniqueFd epoll,
+                                     std::shared_ptr<MemifLobby> lobby,
+                                     size_t index)
     : MemifPort(options, std::move(pool), std::move(epoll)),
-      socket_(std::move(socket)) {
-  Watch(socket_.fd(), EPOLLIN, Source::kListener, 0);
+      lobby_(std::move(lobby)),
+      index_(index) {
+  Listen();
+  Watch(lobby_->bell(index_), EPOLLIN, Source::kGiven, 0);
 }
 
-MemifListenerPort::~MemifListenerPort() = default;
+MemifListenerPort::~MemifListenerPort() { lobby_->Close(index_); }
+
+// Of the ports that sleep, a client wakes one.
+bool MemifListenerPort::Listen() {
+  return Watch(lobby_->socket(), EPOLLIN | EPOLLEXCLUSIVE, Source::kListener,
+               0);
+}
 
 PathId MemifListenerPort::PathOf(uint32_t place) const {
   return place | (uint32_t{members_[place].generation} << 16);
@@ -162,6 +187,13 @@ uint64_t MemifListenerPort::Service(uint64_t now_ns) {
         case Source::kListener:
           AcceptAll(now_ns);
           break;
+        case Source::kGiven:
+          for (;;) {
+            MemifLobby::Client client = lobby_->TakeGiven(index_);
+            if (!client.socket) break;
+            BeginJoining(std::move(client), now_ns);
+          }
+          break;
         case Source::kHandshake:
           ContinueJoining(which);
           break;
@@ -181,7 +213,7 @@ uint64_t MemifListenerPort::Service(uint64_t now_ns) {
   if (has_broken_) RemoveBroken();
   if (accept_again_ns_ <= now_ns) {
     accept_again_ns_ = kNever;
-    Watch(socket_.fd(), EPOLLIN, Source::kListener, 0);
+    Listen();
   }
   if (joining_.empty()) next_deadline_ns_ = kNever;
   if (next_deadline_ns_ <= now_ns) {
@@ -200,8 +232,8 @@ uint64_t MemifListenerPort::Service(uint64_t now_ns) {
 
 void MemifListenerPort::AcceptAll(uint64_t now_ns) {
   while (joining_.size() < kMaxJoining) {
-    UniqueFd fd = socket_.Accept();
-    if (!fd) {
+    MemifLobby::Client client = lobby_->Accept();
+    if (!client.socket) {
       if (errno == EMFILE || errno == ENFILE || errno == ENOMEM) {
         spdlog::warn("{}: cannot accept a client: {}", info_.name,
                      std::strerror(errno));
@@ -210,20 +242,30 @@ void MemifListenerPort::AcceptAll(uint64_t now_ns) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       return;
     }
-    Joining joining{std::make_unique<MemifServerHandshake>(std::move(fd)),
-                    now_ns + kJoinTimeoutNs};
-    const uint32_t id = next_joining_id_++;
-    if (!joining.handshake->Start().ok() ||
-        !Watch(joining.handshake->socket(), EPOLLIN, Source::kHandshake, id)) {
-      continue;
+    if (client.seat.port() == index_) {
+      BeginJoining(std::move(client), now_ns);
+    } else {
+      lobby_->Give(std::move(client));
     }
-    next_deadline_ns_ = std::min(next_deadline_ns_, joining.deadline_ns);
-    joining_.emplace(id, std::move(joining));
   }
   // Out of descriptors, or too many at once: look away for a while, or the
   // waiting clients would keep us awake.
-  Unwatch(socket_.fd());
+  Unwatch(lobby_->socket());
   accept_again_ns_ = now_ns + kAcceptPauseNs;
+}
+
+void MemifListenerPort::BeginJoining(MemifLobby::Client client,
+                                     uint64_t now_ns) {
+  Joining joining{
+      std::make_unique<MemifServerHandshake>(std::move(client.socket)),
+      std::move(client.seat), now_ns + kJoinTimeoutNs};
+  const uint32_t id = next_joining_id_++;
+  if (!joining.handshake->Start().ok() ||
+      !Watch(joining.handshake->socket(), EPOLLIN, Source::kHandshake, id)) {
+    return;
+  }
+  next_deadline_ns_ = std::min(next_deadline_ns_, joining.deadline_ns);
+  joining_.emplace(id, std::move(joining));
 }
 
 void MemifListenerPort::ContinueJoining(uint32_t id) {
@@ -256,6 +298,7 @@ void MemifListenerPort::Admit(Joining joining) {
   Member& member = members_[place];
   member.channel = joining.handshake->TakeChannel();
   member.control = joining.handshake->TakeSocket();
+  member.seat = std::move(joining.seat);
   active_.push_back(place);
   if (!Watch(member.control.get(), EPOLLIN | EPOLLRDHUP, Source::kControl,
              place) ||
@@ -277,6 +320,7 @@ void MemifListenerPort::Remove(uint32_t place, const char* why) {
   Unwatch(member.control.get());
   Retire(std::move(member.channel));
   member.control.reset();
+  member.seat = MemifLobby::Seat();
   member.generation =
       static_cast<uint16_t>((member.generation + 1) & kGenerationMask);
   std::erase(active_, place);

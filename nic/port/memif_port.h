@@ -14,6 +14,7 @@
 #include "nic/port/frame_pool.h"
 #include "nic/port/memif_channel.h"
 #include "nic/port/memif_handshake.h"
+#include "nic/port/memif_lobby.h"
 #include "nic/port/memif_socket.h"
 #include "nic/port/port.h"
 
@@ -49,7 +50,13 @@ class MemifPort : public Port {
             UniqueFd epoll);
 
   // What an epoll event is about.
-  enum class Source : uint32_t { kListener, kHandshake, kControl, kDoorbell };
+  enum class Source : uint32_t {
+    kListener,
+    kGiven,
+    kHandshake,
+    kControl,
+    kDoorbell
+  };
   bool Watch(int fd, uint32_t events, Source source, uint32_t which);
   void Unwatch(int fd);
 
@@ -95,6 +102,11 @@ class MemifListenerPort final : public MemifPort {
  public:
   static absl::StatusOr<std::unique_ptr<Port>> Open(
       const MemifOptions& options);
+  // Several ports over one socket, among which its clients are divided evenly as they
+  // come, each for good. Each port has its own MAC and is a thread's own: they share
+  // nothing but the joining of clients.
+  static absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenDivided(
+      const MemifOptions& options, size_t count);
   ~MemifListenerPort() override;
 
   size_t Receive(std::span<Frame> frames) override;
@@ -109,26 +121,31 @@ class MemifListenerPort final : public MemifPort {
   struct Member {
     std::unique_ptr<MemifChannel> channel;  // null: a free place
     UniqueFd control;
+    MemifLobby::Seat seat;
     uint16_t generation = 0;
   };
   struct Joining {
     std::unique_ptr<MemifServerHandshake> handshake;
+    MemifLobby::Seat seat;
     uint64_t deadline_ns;
   };
 
   MemifListenerPort(const MemifOptions& options,
                     std::unique_ptr<FramePool> pool, UniqueFd epoll,
-                    MemifServerSocket socket);
+                    std::shared_ptr<MemifLobby> lobby, size_t index);
   PathId PathOf(uint32_t place) const;
   Member* Find(PathId path);
+  bool Listen();
   void AcceptAll(uint64_t now_ns);
+  void BeginJoining(MemifLobby::Client client, uint64_t now_ns);
   void ContinueJoining(uint32_t id);
   void Admit(Joining joining);
   void Remove(uint32_t place, const char* why);
   void RemoveBroken();
   void Broadcast(std::span<const Frame> frames, Ring ring);
 
-  MemifServerSocket socket_;
+  const std::shared_ptr<MemifLobby> lobby_;
+  const size_t index_;  // of this port there
   uint64_t accept_again_ns_ = kNever;  // after running out of descriptors
   std::vector<Member> members_;        // by place
   std::vector<uint32_t> free_places_;

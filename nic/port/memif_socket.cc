@@ -142,7 +142,7 @@ MemifServerSocket::~MemifServerSocket() {
   }
 }
 
-UniqueFd MemifServerSocket::Accept() {
+UniqueFd MemifServerSocket::Accept() const {
   return UniqueFd(
       accept4(fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
 }

@@ -29,7 +29,7 @@ class MemifServerSocket {
 
   int fd() const { return fd_.get(); }
   // The next client; without one, an empty descriptor.
-  UniqueFd Accept();
+  UniqueFd Accept() const;
 
  private:
   MemifServerSocket() = default;

@@ -25,15 +25,41 @@ Clock& ClockOf(const OpenOptions& options) {
   return options.clock != nullptr ? *options.clock : system_clock;
 }
 
-absl::StatusOr<std::unique_ptr<Port>> OpenMemif(const PortSpec& spec) {
+MemifOptions MemifOptionsOf(const PortSpec& spec) {
   MemifOptions options;
   options.name = spec.text;
   options.path = spec.target;
   options.wait = spec.wait;
   if (spec.mtu) options.max_frame_bytes = *spec.mtu + kEthernetHeaderBytes;
   if (spec.buffers) options.buffers = *spec.buffers;
-  return spec.listen ? MemifListenerPort::Open(options)
-                     : MemifClientPort::Open(options);
+  return options;
+}
+
+absl::StatusOr<std::unique_ptr<Port>> OpenMemif(const PortSpec& spec) {
+  return spec.listen ? MemifListenerPort::Open(MemifOptionsOf(spec))
+                     : MemifClientPort::Open(MemifOptionsOf(spec));
+}
+
+// Puts around a port what its specification asks for.
+absl::StatusOr<std::unique_ptr<Port>> Decorate(std::unique_ptr<Port> port,
+                                               const PortSpec& spec,
+                                               const OpenOptions& options) {
+  if (spec.faults) {
+    port = std::make_unique<FaultyPort>(std::move(port), ClockOf(options),
+                                        spec.faults->options,
+                                        spec.faults->seed);
+  }
+  if (!spec.capture) return port;
+  // Outside the faults: the capture shows what the NIC sees and does.
+  auto file = CaptureFile::Open(*spec.capture, port->info());
+  if (!file.ok()) {
+    return absl::Status(
+        file.status().code(),
+        absl::StrCat("port ", spec.text, ": ", file.status().message()));
+  }
+  return std::make_unique<CapturePort>(
+      std::move(port), *std::move(file), ClockOf(options),
+      options.clock == nullptr ? SystemClockEpochNs() : 0);
 }
 
 // Makes the directory for default ports, and sure that nobody else can put
@@ -76,22 +102,8 @@ absl::StatusOr<std::unique_ptr<Port>> OpenPort(const PortSpec& spec,
   absl::StatusOr<std::unique_ptr<Port>> port =
       spec.kind == PortSpec::Kind::kMemif ? OpenMemif(spec)
                                           : OpenDpdkPort(spec);
-  if (port.ok() && spec.faults) {
-    port = std::make_unique<FaultyPort>(*std::move(port), ClockOf(options),
-                                        spec.faults->options,
-                                        spec.faults->seed);
-  }
-  if (!port.ok() || !spec.capture) return port;
-  // Outside the faults: the capture shows what the NIC sees and does.
-  auto file = CaptureFile::Open(*spec.capture, (*port)->info());
-  if (!file.ok()) {
-    return absl::Status(
-        file.status().code(),
-        absl::StrCat("port ", spec.text, ": ", file.status().message()));
-  }
-  return std::make_unique<CapturePort>(
-      *std::move(port), *std::move(file), ClockOf(options),
-      options.clock == nullptr ? SystemClockEpochNs() : 0);
+  if (!port.ok()) return port;
+  return Decorate(*std::move(port), spec, options);
 }
 
 absl::StatusOr<std::unique_ptr<Port>> OpenPort(std::string_view text,
@@ -99,6 +111,43 @@ absl::StatusOr<std::unique_ptr<Port>> OpenPort(std::string_view text,
   absl::StatusOr<PortSpec> spec = ParsePortSpec(text);
   if (!spec.ok()) return spec.status();
   return OpenPort(*spec, options);
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenDividedPort(
+    std::string_view text, size_t count, const OpenOptions& options) {
+  absl::StatusOr<PortSpec> spec = ParsePortSpec(text);
+  if (!spec.ok()) return spec.status();
+  std::vector<std::unique_ptr<Port>> ports;
+  const bool is_listener = spec->kind == PortSpec::Kind::kMemif && spec->listen;
+  if (count > 1 && spec->capture) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "port ", spec->text, ": one file cannot capture ", count, " ports"));
+  }
+  if (is_listener) {
+    auto divided =
+        MemifListenerPort::OpenDivided(MemifOptionsOf(*spec), count);
+    if (!divided.ok()) return divided.status();
+    ports = *std::move(divided);
+  } else if (count > 1 && spec->kind != PortSpec::Kind::kXdp) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("port ", spec->text,
+                     " cannot be divided among threads; memif listeners and "
+                     "xdp: interfaces can"));
+  }
+  for (size_t i = 0; i < count; ++i) {
+    // Each its own faults.
+    if (i > 0 && spec->faults) ++spec->faults->seed;
+    auto port = is_listener ? Decorate(std::move(ports[i]), *spec, options)
+                            : OpenPort(*spec, options);
+    if (!port.ok()) return port.status();
+    if (is_listener) {
+      ports[i] = *std::move(port);
+    } else {
+      ports.push_back(*std::move(port));
+      ++spec->queue;
+    }
+  }
+  return ports;
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenPorts(

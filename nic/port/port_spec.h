@@ -60,6 +60,12 @@ absl::StatusOr<std::unique_ptr<Port>> OpenPort(const PortSpec& spec,
 absl::StatusOr<std::unique_ptr<Port>> OpenPort(std::string_view spec,
                                                const OpenOptions& options = {});
 
+// Opens a port as several, each for a thread of its own: a memif listener, whose clients
+// are divided among them evenly as they come, or an xdp: interface, of which each has one
+// queue from `queue=` on. InvalidArgument for others, unless `count` is 1.
+absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenDividedPort(
+    std::string_view spec, size_t count, const OpenOptions& options = {});
+
 // Opens all of them. Ports with a PCI address must be opened together with, or
 // before, all others that need DPDK: this does.
 absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenPorts(
