@@ -286,7 +286,10 @@ Feeder::Taken Feeder::Offer(const Frame& frame) {
   if (!queue_.empty() || !MaySend()) return Wait(frame);
   ++counters_.offered;
   refused_ = false;
-  return Send(frame, dropped_at_once_) ? Taken::kYes : Taken::kGone;
+  if (!Send(frame, dropped_at_once_)) return Taken::kGone;
+  // A source with few buffers may have none left to come with.
+  while (under_way_.size() > 1 && !ArmForEnd()) LetGo();
+  return status_.ok() ? Taken::kYes : Taken::kGone;
 }
 
 // What becomes of a frame that cannot be sent now.
@@ -341,17 +344,19 @@ bool Feeder::Pump() {
     }
     if (!status_.ok()) return false;
     const bool room = MaySend() || queue_.size() < queue_limit_;
-    const bool somebody_waits = !queue_.empty() || (refused_ && !room);
+    const bool waits = (!queue_.empty() || (refused_ && !room)) && !paused_;
     if (room) refused_ = false;
-    if (!somebody_waits || paused_ || ArmForRoom()) return room;
+    if (waits && sent_ - released_ >= ring_.slots &&
+        !credit_tripwire_.Arm(raw_credit_)) {
+      continue;  // there is more already
+    }
+    if (under_way_.empty() || ArmForEnd()) return room;
   }
 }
 
-// Asks for an event when a frame may be sent. False if it may be already.
-bool Feeder::ArmForRoom() {
-  if (sent_ - released_ >= ring_.slots)
-    return credit_tripwire_.Arm(raw_credit_);
-  // Too much is under way: the event is that any of it ends.
+// Asks for an event when any of the frames under way has ended. False if the
+// first has already. REQUIRES: there are some.
+bool Feeder::ArmForEnd() {
   if (!held_tripwire_) {
     held_tripwire_ =
         context_.Watch(ring_aperture_, 0, ring_.aperture.length_bytes,

@@ -91,9 +91,9 @@ class Feeder {
   Taken Offer(const Frame& frame);
   // Looks at the credit, sends what waits, lets go of frames that were
   // delivered. True if there is room for another frame without waiting. Call it
-  // on the event, and now and then while in_flight() is not 0. If frames wait
-  // when it returns, also outside after kFull, a tripwire is armed: the event
-  // comes when there is room.
+  // on the event, which comes when it returned and there is then more room for
+  // frames that wait, also outside after kFull, or frames in flight have ended;
+  // and when Offer left more than one in flight.
   bool Pump();
 
   // Frames whose memory is still held; as of the last Pump or Offer.
@@ -126,7 +126,7 @@ class Feeder {
   Taken Wait(const Frame& frame);
   void Enqueue(const Frame& frame);
   void LetGo();
-  bool ArmForRoom();
+  bool ArmForEnd();
 
   Context& context_;
   const LinkId link_;

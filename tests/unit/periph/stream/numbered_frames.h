@@ -81,6 +81,20 @@ struct StreamPair : Pair {
   std::unique_ptr<FrameRing> ring;
 };
 
+// Such a stream on a network without faults.
+class StreamTest : public ::testing::Test {
+ protected:
+  void SetUp() override { pair_.Connect(); }
+  void Send(uint64_t number, size_t bytes) {
+    ASSERT_EQ(pair_.feeder->Offer(NumberedFrame(number, bytes, &held_)),
+              Feeder::Taken::kYes);
+  }
+
+  SimNetwork net_{1};
+  StreamPair pair_{net_};
+  int held_ = 0;  // frames not yet let go of
+};
+
 // Takes the next frame, which must be this one, whole.
 inline void ExpectFrame(FrameRing& ring, uint64_t number, size_t bytes) {
   auto view = ring.Take();
