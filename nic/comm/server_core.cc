@@ -292,7 +292,10 @@ ServerCore::Job ServerCore::TakeJob(bool calls) {
       continue;
     }
     call->taken_ = true;
-    ++session.busy;
+    // Also a session that its client has closed by now.
+    if (session.busy++ == 0 && session.state == OpenState::kEnded) {
+      ++ending_[session.session_id];
+    }
     calls_started_.fetch_add(1, std::memory_order_relaxed);  // a statistic
     job.call = std::move(call);
     break;

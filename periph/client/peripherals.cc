@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "periph/client/control_channel.h"
+#include "periph/client/disk.h"
 #include "periph/client/frame_output.h"
 #include "periph/client/frame_stream.h"
 #include "periph/proto/messages.h"
@@ -81,8 +82,9 @@ class Remote final : public Peripherals {
                                                         StreamOptions options) override {
     return RemoteSink::Open(nic_, Wish(device, std::move(options), true));
   }
-  absl::StatusOr<std::shared_ptr<Disk>> OpenDisk(const std::string&, bool, bool) override {
-    return absl::UnimplementedError("this version knows no remote disks");
+  absl::StatusOr<std::shared_ptr<Disk>> OpenDisk(const std::string& device, bool read_only,
+                                                 bool exclusive) override {
+    return OpenRemoteDisk(channel_, device, read_only, exclusive);
   }
 
  private:

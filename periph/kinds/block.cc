@@ -204,6 +204,7 @@ class OpenMedium final : public Disk {
   const Geometry geometry_;
   const std::string path_;
   const std::shared_ptr<Guard> guard_;
+  std::atomic<bool> tells_waits_{true};
   // The kernel tells of data it could not write once, and forgets the data.
   std::atomic<int> lost_{0};  // errno
 };
@@ -242,8 +243,13 @@ absl::Status OpenMedium::Read(uint64_t offset, std::span<uint8_t> into) {
 bool OpenMedium::ReadAtOnce(uint64_t offset, std::span<uint8_t> into) {
   if (!CheckRange(offset, into.size()).ok()) return false;
   const iovec all = {into.data(), into.size()};
-  return preadv2(fd_.get(), &all, 1, static_cast<off_t>(offset), RWF_NOWAIT) ==
-         static_cast<ssize_t>(into.size());
+  if (tells_waits_.load(std::memory_order_relaxed)) {  // only a hint
+    const ssize_t n = preadv2(fd_.get(), &all, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+    if (n >= 0 || errno != EOPNOTSUPP) return n == static_cast<ssize_t>(into.size());
+    tells_waits_.store(false, std::memory_order_relaxed);
+  }
+  // A file system that cannot tell (tmpfs) is taken for a fast one.
+  return Read(offset, into).ok();
 }
 
 absl::Status OpenMedium::Write(uint64_t offset, std::span<const uint8_t> data, bool durable) {

@@ -40,6 +40,7 @@ struct OpenedDisk {
   std::shared_ptr<Claim> claim;  // first: the last to go
   Opening opening;
   std::shared_ptr<Disk> disk;
+  bool read_only = true;
 };
 using DiskPtr = std::shared_ptr<OpenedDisk>;
 
@@ -171,7 +172,8 @@ absl::StatusOr<proto::Reply> Service::Open(ServedCall& call) {
   auto disk = (*device)->device().OpenDisk(claim.read_only);
   if (!disk.ok()) return disk.status();
   opened->disk = *std::move(disk);
-  const Disk::Geometry geometry = opened->disk->geometry();
+  Disk::Geometry geometry = opened->disk->geometry();
+  geometry.read_only = geometry.read_only || claim.read_only;
 
   proto::Reply reply;
   proto::DiskOpened& told = *reply.mutable_disk_opened();
@@ -188,7 +190,7 @@ absl::StatusOr<proto::Reply> Service::Open(ServedCall& call) {
   std::lock_guard lock(mutex_);
   // Before this a session's end is seen here; after it, EndSession finds the disk.
   if (call.rpc().cancelled()) return absl::CancelledError("nobody waits for the disk any more");
-  claim.read_only = geometry.read_only;
+  claim.read_only = opened->read_only = geometry.read_only;
   uint64_t& writers = writers_[claim.device];
   if (!claim.read_only) ++writers;
   told.set_writers(writers);
@@ -251,6 +253,10 @@ void Service::DoIo(ServedCall call) {
   DiskPtr disk = Find(call.rpc().session()->id(), io.disk());
   if (!disk) return call.Answer(absl::NotFoundError("the session has no such disk"), false);
   disk->claim->used.store(true, std::memory_order_relaxed);
+  const bool changes = io.operation() != Io::READ && io.operation() != Io::FLUSH;
+  if (changes && disk->read_only) {
+    return call.Answer(absl::PermissionDeniedError("the disk is open read-only"), false);
+  }
   switch (io.operation()) {
     case Io::READ:
       return Read(std::move(call), std::move(disk));
