@@ -80,6 +80,10 @@ Driver::Driver(Engine& engine, Clock& clock, uint64_t max_spin_ns,
     event.events = EPOLLIN;
     epoll_ctl(doorbells_.get(), EPOLL_CTL_ADD, port->wake_fd(), &event);
   }
+  // One descriptor less between a frame and who sleeps.
+  doorbell_ = engine_.ports().size() == 1 && ports_can_wake_
+                  ? engine_.ports()[0]->wake_fd()
+                  : doorbells_.get();
 }
 
 Driver::~Driver() { StopService(); }
@@ -126,7 +130,10 @@ void Driver::WakeReady(bool all) {
   }
 }
 
-void Driver::KickSentinel() { Signal(sentinel_kick_); }
+void Driver::KickSentinel() {
+  sentinel_kicked_ = true;
+  Signal(sentinel_kick_);
+}
 void Driver::KickService() { Signal(service_kick_); }
 
 bool Driver::Arm() {
@@ -267,6 +274,7 @@ bool Driver::Block(std::unique_lock<AdaptiveMutex>& lock,
 void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
                              absl::FunctionRef<bool()> ready,
                              uint64_t deadline_ns) {
+  if (ports_rung_) return ServeRungPorts(clock_.NowNs());
   if (sentinel_ == Sentinel::kService) KickService();
   sentinel_ = Sentinel::kWaiter;
   engine_.FlushAcks();
@@ -285,21 +293,32 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
   ++sleeps_;
   --driving_;
   lock.unlock();
-  const bool rung = PollFds(doorbells_.get(), sentinel_kick_.get(),
+  const bool rung = PollFds(doorbell_, sentinel_kick_.get(),
                             Until(sentinel_until_ns_, now_ns));
   lock.lock();
   ++driving_;
   sentinel_waiter_ = nullptr;
   sentinel_ = Sentinel::kNone;
   if (armed_) Disarm();
-  Silence(sentinel_kick_);
-  if (rung) engine_.ServicePorts();
-  const uint64_t woken_ns = clock_.NowNs();
-  if (rung && max_spin_ns_ > 0) {
-    (void)Spin(lock, ready, woken_ns, kLingerNs, deadline_ns);
-  } else {
-    PollOnce(woken_ns);
+  if (sentinel_kicked_) {
+    sentinel_kicked_ = false;
+    Silence(sentinel_kick_);
   }
+  const uint64_t woken_ns = clock_.NowNs();
+  const bool came = PollOnce(woken_ns);
+  if (!rung) return;
+  ports_rung_ = true;
+  // Whoever is woken for a frame should not wait for the ports' slow work.
+  if (!came) ServeRungPorts(woken_ns);
+  if (max_spin_ns_ > 0 && !ready()) {
+    (void)Spin(lock, ready, woken_ns, kLingerNs, deadline_ns);
+  }
+}
+
+void Driver::ServeRungPorts(uint64_t now_ns) {
+  ports_rung_ = false;
+  engine_.ServicePorts();
+  PollOnce(now_ns);
 }
 
 void Driver::SleepAsFollower(std::unique_lock<AdaptiveMutex>& lock,
@@ -395,6 +414,7 @@ void Driver::ServiceSleep(std::unique_lock<AdaptiveMutex>& lock) {
     now_ns = clock_.NowNs();
   } while (max_spin_ns_ > 0 && now_ns < idle_since_ns + kServiceLingerNs);
   if (stopping_ || driving_ > 0 || sentinel_ == Sentinel::kWaiter) return;
+  if (ports_rung_) ServeRungPorts(now_ns);
   engine_.FlushAcks();
   if (!armed_ && !Arm()) return;
   sentinel_ = Sentinel::kService;
@@ -406,7 +426,7 @@ void Driver::ServiceSleep(std::unique_lock<AdaptiveMutex>& lock) {
   const uint64_t timeout_ns = Until(sentinel_until_ns_, now_ns);
   lock.unlock();
   const bool rung =
-      PollFds(doorbells_.get(), service_kick_.get(), timeout_ns);
+      PollFds(doorbell_, service_kick_.get(), timeout_ns);
   lock.lock();
   Silence(service_kick_);
   if (sentinel_ == Sentinel::kService) {

@@ -87,6 +87,8 @@ class Driver {
                        bool takes_watch);
   // Leaves driving: somebody must watch the ports if anybody still waits.
   void HandOver();
+  // What the ports' descriptors had to say, once there is time for it.
+  void ServeRungPorts(uint64_t now_ns);
   void KickSentinel();
   void KickService();
 
@@ -102,6 +104,7 @@ class Driver {
 
   AdaptiveMutex mutex_;
   UniqueFd doorbells_;      // epoll: all ports
+  int doorbell_ = -1;       // that, or the only port's
   UniqueFd sentinel_kick_;  // eventfds
   UniqueFd service_kick_;
 
@@ -109,6 +112,8 @@ class Driver {
   Waiter* sentinel_waiter_ = nullptr;
   uint64_t sentinel_until_ns_ = kNever;
   bool armed_ = false;
+  bool sentinel_kicked_ = false;  // sentinel_kick_ is readable
+  bool ports_rung_ = false;       // a doorbell was heard, and no port asked why
   std::list<Waiter*> followers_;
   uint32_t driving_ = 0;        // threads in WaitUntil that are not blocked
   // By anyone but the service thread, which looks at it without the lock: a number.

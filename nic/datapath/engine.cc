@@ -75,8 +75,7 @@ bool Engine::RunTimers() {
     if (link->carries_data()) Schedule(*link);
     busy = true;
   }
-  timers_at_ = timers_.empty() ? kNever : timers_.top().first;
-  if (control_ != nullptr) timers_at_ = std::min(timers_at_, control_at_);
+  SetTimersAt();
   return busy;
 }
 
@@ -138,6 +137,32 @@ void Engine::FlushAcks() {
     }
   }
   delayed_acks_.clear();
+  TidyTimers();
+}
+
+// The next timer's entry is one that counts, and says when it is due.
+void Engine::TidyTimers() {
+  while (!timers_.empty()) {
+    const auto [due, id] = timers_.top();
+    Link* link = FindLink(LinkId{id});
+    if (link == nullptr || link->scheduled_at != due) {
+      timers_.pop();
+      continue;
+    }
+    if (link->carries_data() && std::min({link->retransmit_at, link->ack_at,
+                                          link->probe_at}) <= due) {
+      break;
+    }
+    timers_.pop();
+    link->scheduled_at = kNever;
+    if (link->carries_data()) Schedule(*link);
+  }
+  SetTimersAt();
+}
+
+void Engine::SetTimersAt() {
+  timers_at_ = timers_.empty() ? kNever : timers_.top().first;
+  if (control_ != nullptr) timers_at_ = std::min(timers_at_, control_at_);
 }
 
 void Engine::SendControl(size_t port, PathId path, const MacAddress& to,

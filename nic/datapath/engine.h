@@ -60,7 +60,8 @@ class Engine {
   bool Poll(uint64_t now_ns);
   uint64_t NextDeadline() const;
   // Before a sleep: says what was put off (delayed acknowledgements), without
-  // waking peers for it.
+  // waking peers for it, and forgets timers that have moved: they are not worth
+  // waking up for.
   void FlushAcks();
   // A port's wake_fd was readable: let the ports do their slow work at once.
   void ServicePorts() { service_at_ = 0; }
@@ -246,6 +247,8 @@ class Engine {
   // engine.cc
   bool RunTimers();
   void RunLinkTimers(Link& link);
+  void TidyTimers();
+  void SetTimersAt();
   bool ServeLinks();
   uint16_t Credit() const {
     return held_frames_ < kMaxHeldFrames / 2 ? kWindowFrames : kPressedCredit;

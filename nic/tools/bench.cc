@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// tw bench: latency and goodput, each beside the raw port's in the same run.
+// tw bench: latency and goodput, each beside the raw port's in the same run, and the
+// kernel's means beside them.
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -49,12 +50,21 @@ class PrivateDirectory {
   std::string path_;
 };
 
+// They take a hundred times as long.
+int BlockingRounds(const BenchOptions& options) {
+  return options.rounds / 10 + 10;
+}
+
 double Ratio(double a, double b) { return b == 0 ? 0 : a / b; }
+
+double Ratio(const RoundTrip& a, const RoundTrip& b) {
+  return Ratio(static_cast<double>(a.median_ns),
+               static_cast<double>(b.median_ns));
+}
 
 void PrintRoundTrip(const BenchOptions& options, const char* mode,
                     const RoundTrip& nic, const RoundTrip& raw) {
-  const double ratio = Ratio(static_cast<double>(nic.median_ns),
-                             static_cast<double>(raw.median_ns));
+  const double ratio = Ratio(nic, raw);
   if (options.json) {
     std::printf(
         "{\"test\":\"round_trip\",\"port\":%s,\"mode\":\"%s\",\"median_ns\":%"
@@ -93,9 +103,59 @@ void PrintGoodput(const BenchOptions& options, uint32_t size,
   std::fflush(stdout);
 }
 
+// `nic`: the round trip of ours to compare with.
+void PrintPeer(const BenchOptions& options, const char* name, const char* mode,
+               const RoundTrip& peer, const RoundTrip& nic) {
+  if (options.json) {
+    std::printf(
+        "{\"test\":\"peer\",\"peer\":\"%s\",\"mode\":\"%s\",\"median_ns\":%llu,"
+        "\"p99_ns\":%llu,\"nic_median_ns\":%llu,\"ratio\":%.3f}\n",
+        name, mode, static_cast<unsigned long long>(peer.median_ns),
+        static_cast<unsigned long long>(peer.p99_ns),
+        static_cast<unsigned long long>(nic.median_ns), Ratio(nic, peer));
+  } else {
+    std::printf(
+        "%-28s %9.2f us median %9.2f us p99   ours is %5.2f x that\n",
+        absl::StrCat(name, ", ", mode).c_str(),
+        static_cast<double>(peer.median_ns) * 1e-3,
+        static_cast<double>(peer.p99_ns) * 1e-3, Ratio(nic, peer));
+  }
+  std::fflush(stdout);
+}
+
+// The kernel's means on this machine, whatever port was measured.
+void RunPeers(const BenchOptions& options, const RoundTrip& spinning,
+              const RoundTrip& blocking) {
+  if (!options.json) std::printf("8 bytes there and back, by other means\n");
+  const struct {
+    Peer peer;
+    const char* name;
+    bool spin;
+  } peers[] = {{Peer::kEventFd, "eventfd", false},
+               {Peer::kUdp, "UDP socket", true},
+               {Peer::kUdp, "UDP socket", false},
+               {Peer::kTcp, "TCP socket", true},
+               {Peer::kTcp, "TCP socket", false}};
+  for (const auto& [peer, name, spin] : peers) {
+    const Peer which = peer;
+    const bool spins = spin;
+    const int rounds = spin ? options.rounds : BlockingRounds(options);
+    auto times = Isolated<RoundTrip>(
+        options.ends, [&] { return PeerRoundTrip(options.ends, which, spins, rounds); });
+    if (!times.ok()) {  // a network namespace may have no loopback
+      std::fprintf(stderr, "tw: %s, %s: %s\n", name,
+                   spin ? "spinning" : "blocking",
+                   std::string(times.status().message()).c_str());
+      continue;
+    }
+    PrintPeer(options, name, spin ? "spinning" : "blocking", *times,
+              spin ? spinning : blocking);
+  }
+}
+
 absl::Status RunRoundTrips(const BenchOptions& options) {
   auto raw = Isolated<RoundTrip>(
-      [&] { return RawRoundTrip(options.ends, options.rounds); });
+      options.ends, [&] { return RawRoundTrip(options.ends, options.rounds); });
   if (!raw.ok()) return raw.status();
   if (!options.json) {
     std::printf("8-byte write, tripwire, 8-byte answer\n");
@@ -104,20 +164,23 @@ absl::Status RunRoundTrips(const BenchOptions& options) {
                 static_cast<double>(raw->p99_ns) * 1e-3);
     std::fflush(stdout);
   }
+  RoundTrip ours[2];
   for (bool spin : {true, false}) {
-    const int rounds = spin ? options.rounds : options.rounds / 10 + 10;
+    const int rounds = spin ? options.rounds : BlockingRounds(options);
     auto nic = Isolated<RoundTrip>(
-        [&] { return NicRoundTrip(options.ends, spin, rounds); });
+        options.ends, [&] { return NicRoundTrip(options.ends, spin, rounds); });
     if (!nic.ok()) return nic.status();
     PrintRoundTrip(options, spin ? "spinning" : "blocking", *nic, *raw);
+    ours[spin ? 0 : 1] = *nic;
   }
+  RunPeers(options, ours[0], ours[1]);
   return absl::OkStatus();
 }
 
 absl::Status RunGoodput(const BenchOptions& options) {
   const auto duration_ns = static_cast<uint64_t>(options.seconds * 1e9);
   auto raw =
-      Isolated<Goodput>([&] { return RawGoodput(options.ends, duration_ns); });
+      Isolated<Goodput>(options.ends, [&] { return RawGoodput(options.ends, duration_ns); });
   if (!raw.ok()) return raw.status();
   if (!options.json) {
     std::printf("bulk writes\n%-28s %9.1f MB/s %12.0f frames/s\n",
@@ -127,7 +190,7 @@ absl::Status RunGoodput(const BenchOptions& options) {
   }
   for (uint32_t size : options.sizes) {
     auto nic = Isolated<Goodput>(
-        [&] { return NicGoodput(options.ends, size, duration_ns); });
+        options.ends, [&] { return NicGoodput(options.ends, size, duration_ns); });
     if (!nic.ok()) return nic.status();
     PrintGoodput(options, size, *nic, *raw);
   }
@@ -135,6 +198,7 @@ absl::Status RunGoodput(const BenchOptions& options) {
 }
 
 absl::Status Run(BenchOptions options) {
+  PlaceApart(&options.ends);
   PrivateDirectory directory;
   if (options.ends.near_port.empty() != options.ends.far_port.empty()) {
     return absl::InvalidArgumentError("--port and --far-port go together");
@@ -155,8 +219,8 @@ void AddBench(CLI::App& app, Runner& run) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand(
       "bench",
-      "Round trips and goodput between two processes, beside the raw port's; "
-      "over memif unless told otherwise");
+      "Round trips and goodput between two processes, beside the raw port's, and "
+      "what an eventfd and sockets take; over memif unless told otherwise");
   command->add_option("--port", options->ends.near_port,
                       "Port of the near end");
   command->add_option("--far-port", options->ends.far_port,

@@ -33,6 +33,14 @@ constexpr int kPatienceMs = 3'600'000;
       ::_exit(1);
     }
   }
+  if (ends.far_cpu >= 0) {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    CPU_SET(ends.far_cpu, &cpus);
+    if (::sched_setaffinity(0, sizeof cpus, &cpus) != 0) {
+      std::fprintf(stderr, "tw: cannot run on processor %d\n", ends.far_cpu);
+    }
+  }
   const absl::Status status = body(
       [&] {
         const char byte = 1;
@@ -48,6 +56,17 @@ constexpr int kPatienceMs = 3'600'000;
 }
 
 }  // namespace
+
+void PlaceApart(BenchEnds* ends) {
+  cpu_set_t cpus;
+  if (::sched_getaffinity(0, sizeof cpus, &cpus) != 0 || CPU_COUNT(&cpus) < 2)
+    return;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &cpus)) continue;
+    if (ends->near_cpu < 0) ends->near_cpu = cpu;
+    ends->far_cpu = cpu;
+  }
+}
 
 absl::StatusOr<FarEnd> FarEnd::Start(const BenchEnds& ends, const Body& body) {
   int ready[2], report[2];
@@ -96,11 +115,14 @@ absl::StatusOr<std::string> FarEnd::Finish() {
   return report;
 }
 
-absl::Status RunIsolated(const std::function<absl::Status(void*)>& body,
+absl::Status RunIsolated(const BenchEnds& ends,
+                         const std::function<absl::Status(void*)>& body,
                          void* result, size_t result_bytes) {
   // The report is one byte for success and the result, or none and the error.
+  BenchEnds place;
+  place.far_cpu = ends.near_cpu;
   auto child =
-      FarEnd::Start({}, [&](const std::function<void()>& ready, int report_fd) {
+      FarEnd::Start(place, [&](const std::function<void()>& ready, int report_fd) {
         ready();
         const absl::Status status = body(result);
         std::string report =

@@ -24,7 +24,14 @@ struct BenchEnds {
   std::string far_port;   // of the process at the other end
   std::string
       far_netns;  // network namespace (a path) to put that one in; may be empty
+  // The processors they run on; -1: any.
+  int near_cpu = -1, far_cpu = -1;
 };
+
+// The first and the last processor that this process may use: left to itself, the
+// scheduler puts two processes that wake each other on one processor, or does not,
+// and nothing would compare with anything.
+void PlaceApart(BenchEnds* ends);
 
 // A child process that plays the other end: `body` runs in it, gets a
 // descriptor to write its report to, and calls `ready` once the near end may
@@ -87,14 +94,15 @@ struct Goodput {
 
 // Runs a measurement in a process of its own, so that each starts with a fresh
 // packet library and without the threads of the one before. T is plain data.
-absl::Status RunIsolated(const std::function<absl::Status(void* result)>& body,
+absl::Status RunIsolated(const BenchEnds& ends,
+                         const std::function<absl::Status(void* result)>& body,
                          void* result, size_t result_bytes);
 template <typename T, typename F>
-absl::StatusOr<T> Isolated(F measure) {
+absl::StatusOr<T> Isolated(const BenchEnds& ends, F measure) {
   static_assert(std::is_trivially_copyable_v<T>);
   T result{};
   const absl::Status status = RunIsolated(
-      [&](void* out) -> absl::Status {
+      ends, [&](void* out) -> absl::Status {
         absl::StatusOr<T> measured = measure();
         if (measured.ok()) *static_cast<T*>(out) = *measured;
         return measured.status();
@@ -119,6 +127,13 @@ absl::StatusOr<RoundTrip> NicRoundTrip(const BenchEnds& ends, bool spin,
                                        int rounds);
 absl::StatusOr<Goodput> NicGoodput(const BenchEnds& ends, uint32_t write_bytes,
                                    uint64_t duration_ns);
+
+// The same 8 bytes there and back by other means, always on this machine: what a
+// bare wake-up costs, and what sockets do. `spin` reads until something is there,
+// otherwise reads block. REQUIRES: run by Isolated.
+enum class Peer { kEventFd, kUdp, kTcp };
+absl::StatusOr<RoundTrip> PeerRoundTrip(const BenchEnds& ends, Peer peer,
+                                        bool spin, int rounds);
 
 }  // namespace tripwire::tools
 

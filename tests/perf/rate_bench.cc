@@ -4,13 +4,10 @@
 // how many of the frames hit one. The port plays frames back from memory, so that
 // nothing but the receiver is timed; every run checks that no frame was lost and that
 // each hit was counted, once.
-#include <sys/mman.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <span>
@@ -18,19 +15,15 @@
 #include <vector>
 
 #include "nic/base/clock.h"
-#include "nic/base/random.h"
-#include "nic/datapath/engine.h"
 #include "nic/port/port.h"
 #include "nic/wire/layout.h"
-#include "nic/wire/parse.h"
+#include "tests/perf/rate_receiver.h"
 
 namespace tripwire {
 namespace {
 
 constexpr size_t kBurst = 32;
 constexpr size_t kFrames = 4096;  // played over and over
-constexpr size_t kWordBytes = 8;
-constexpr uint32_t kFcsBytes = 4, kPreambleAndGapBytes = 20;
 
 struct Settings {
   std::vector<uint32_t> sizes = {64, 128, 256, 512, 1024, 1518, 4096, 9018};
@@ -42,35 +35,12 @@ struct Settings {
   bool json = false;
 };
 
-// Where each frame writes: never the same order of places twice.
-struct Plan {
-  uint64_t places = 1;
-  uint64_t stride = 64;
-  uint64_t hit_percent = 0;
-  bool is_long = false;  // data that covers many places: at one of two offsets
-  uint64_t long_hit = 0, long_miss = 0;
-
-  static uint64_t Mix(uint64_t x) {  // splitmix64's
-    x = (x + 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-    return x ^ (x >> 31);
-  }
-  bool Hits(uint64_t sequence) const {
-    return (Mix(sequence) & 0xffff) * 100 < hit_percent * 0x10000;
-  }
-  uint64_t Offset(uint64_t sequence) const {
-    if (is_long) return Hits(sequence) ? long_hit : long_miss;
-    const uint64_t place = (Mix(sequence) >> 32) * places >> 32;
-    return (2 * place + (Hits(sequence) ? 0 : 1)) * stride;
-  }
-};
-
 // Plays frames of one link, numbering and aiming them as it hands them out.
 class ReplayPort final : public Port {
  public:
   ReplayPort(uint32_t frame_bytes, bool checksum)
       : frame_bytes_(frame_bytes), stride_((frame_bytes + 127) / 64 * 64),
-        checksum_(checksum), memory_(kFrames * stride_ + 64), out_(kBurst * stride_) {
+        memory_(kFrames * stride_ + 64) {
     info_.name = "replay";
     info_.mac = {{2, 0, 0, 0, 0, 1}};
     info_.max_frame_bytes = std::max(frame_bytes, 1514u);
@@ -80,8 +50,9 @@ class ReplayPort final : public Port {
   }
 
   uint8_t* frame(size_t i) { return base_ + i * stride_; }
-  void Begin(const Plan& plan) {  // once the frames are there
-    plan_ = plan;
+  void Begin(const RateTarget& target) {
+    target_ = target;
+    for (size_t i = 0; i < kFrames; ++i) target_.Build(frame(i));
     for (size_t i = 0; i < kAhead; ++i) Number(1 + i);
   }
 
@@ -127,94 +98,41 @@ class ReplayPort final : public Port {
   // processor that just stored a word is slow to load the line it is in.
   static constexpr size_t kAhead = 8 * kBurst;
   void Number(uint64_t sequence) {
-    uint8_t* data = frame((sequence - 1) % kFrames);
-    auto* header = reinterpret_cast<wire::FrameHeader*>(data + sizeof(wire::EthernetHeader));
-    header->sequence = static_cast<uint32_t>(sequence);
-    auto* body = reinterpret_cast<wire::WritePayload*>(data + wire::kHeaderBytes);
-    body->offset = plan_.Offset(sequence);
-    if (checksum_) wire::Seal(data, header->length.get(), true);
+    target_.Number(sequence, frame((sequence - 1) % kFrames));
   }
 
   const uint32_t frame_bytes_;
   const size_t stride_;
-  const bool checksum_;
-  Plan plan_;
+  RateTarget target_;
   PortInfo info_;
-  std::vector<uint8_t> memory_, out_, tx_;
+  std::vector<uint8_t> memory_, tx_;
   uint8_t* base_;
   size_t next_ = 0;
   uint64_t sequence_ = 1, sent_ = 0;
 };
 
-[[noreturn]] void Fail(const char* what) {
-  std::fprintf(stderr, "tw-rate-bench: %s\n", what);
-  std::exit(1);
-}
-
-// Memory with one watched place and one that is not, for each tripwire.
-class Memory {
- public:
-  explicit Memory(size_t bytes) : bytes_(bytes) {
-    void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) Fail("no memory");
-    data_ = static_cast<uint8_t*>(at);
-    madvise(data_, bytes, MADV_HUGEPAGE);  // a wish
-    std::memset(data_, 0, bytes);
-  }
-  ~Memory() { munmap(data_, bytes_); }
-  Memory(const Memory&) = delete;
-  std::span<uint8_t> span() { return {data_, bytes_}; }
-
- private:
-  size_t bytes_;
-  uint8_t* data_;
-};
-
-struct Outcome {
-  double frames_per_second = 0;
-  double tripwire_bytes = 0;
-};
-
 // One receiver with one link, and the frames for it.
 class Bench {
  public:
-  Bench(const Settings& settings, uint32_t frame_bytes, uint32_t tripwires, uint32_t hits)
-      : settings_(settings), frame_bytes_(frame_bytes - kFcsBytes), random_(1),
-        memory_(std::max<size_t>(size_t{2} * std::max(tripwires, 1u) * settings.stride,
-                                 1 << 20) + 16384) {
-    const uint32_t overhead =
-        wire::kHeaderBytes + sizeof(wire::WritePayload) +
-        (settings.checksum ? wire::kChecksumBytes : 0);
-    data_bytes_ = frame_bytes_ > overhead + kWordBytes ? frame_bytes_ - overhead : kWordBytes;
-    frame_bytes_ = std::max<uint32_t>(overhead + data_bytes_, wire::kMinFrameBytes);
-    auto port = std::make_unique<ReplayPort>(frame_bytes_, settings.checksum);
+  Bench(const Settings& settings, uint32_t size_bytes, uint32_t tripwires,
+        uint32_t hits)
+      : seconds_(settings.seconds) {
+    const uint32_t frame_bytes = RateFrameBytes(
+        RateDataBytes(size_bytes, settings.checksum), settings.checksum);
+    auto port = std::make_unique<ReplayPort>(frame_bytes, settings.checksum);
     port_ = port.get();
-    std::vector<std::unique_ptr<Port>> ports;
-    ports.push_back(std::move(port));
-    engine_ = std::make_unique<Engine>(EngineOptions{}, clock_, random_, std::move(ports));
-    context_ = engine_->CreateContext();
-    name_ = engine_->Export(context_, memory_.span(), Access::kWrite, std::nullopt);
-    Link& link = engine_->NewLink(context_);
-    link.state = LinkState::kConnecting;
-    link.port = 0;
-    link.path = 0;
-    link.remote_mac = {{2, 0, 0, 0, 0, 2}};
-    link.remote_link = 7;
-    link.remote_epoch = 7;
-    link.max_frame_bytes = port_->info().max_frame_bytes;
-    link.checksum = settings.checksum;
-    engine_->OpenLink(link);
-    link_ = link.id;
-    epoch_ = link.epoch;
-    Arm(tripwires);
-    Fill(tripwires, hits);
+    receiver_ = std::make_unique<RateReceiver>(
+        std::move(port), MacAddress{{2, 0, 0, 0, 0, 2}},
+        RateLoad{tripwires, hits, settings.stride}, size_bytes,
+        settings.checksum);
+    port_->Begin(receiver_->target());
   }
 
   // The floor: frames from the port, their headers looked at, their data taken.
   double Raw() {
+    const uint32_t frame_bytes = receiver_->target().frame_bytes;
     std::vector<Frame> frames(kBurst);
-    std::vector<uint8_t> kept(kBurst * (frame_bytes_ + 64));
+    std::vector<uint8_t> kept(kBurst * (frame_bytes + 64));
     uint64_t count = 0;
     const uint64_t start = clock_.NowNs();
     uint64_t now = start;
@@ -224,7 +142,7 @@ class Bench {
         const size_t n = port_->Receive(frames);
         for (size_t i = 0; i < n; ++i) {
           if (frames[i].data[12] != wire::kEtherType[0]) Fail("not our frame");
-          std::memcpy(kept.data() + i * (frame_bytes_ + 64), frames[i].data,
+          std::memcpy(kept.data() + i * (frame_bytes + 64), frames[i].data,
                       frames[i].length_bytes);
         }
         port_->Release({frames.data(), n});
@@ -236,109 +154,31 @@ class Bench {
   }
 
   double Full() {
-    std::vector<Event> events(kBurst);
-    const uint64_t before = port_->played();
     // What the raw floor took is not for this link.
-    engine_->FindLink(link_)->expected = before + 1;
+    receiver_->Expect(port_->played() + 1);
     const uint64_t start = clock_.NowNs();
     uint64_t now = start;
     const uint64_t end = start + Ns();
     while (now < end) {
-      for (int turn = 0; turn < 16; ++turn) {
-        engine_->Poll(now);
-        while (true) {
-          const size_t n = engine_->TakeEvents(context_, events);
-          for (size_t i = 0; i < n; ++i) told_ += events[i].count;
-          if (n < events.size()) break;
-        }
-      }
+      for (int turn = 0; turn < 16; ++turn) receiver_->Turn(now);
       now = clock_.NowNs();
     }
-    const uint64_t after = port_->played();
-    const NicCounters& counters = engine_->counters();
-    if (engine_->FindLink(link_)->expected != after + 1 || counters.duplicate_frames > 0 ||
-        counters.drop_window > 0 || counters.drop_malformed > 0 ||
-        counters.drop_checksum > 0 || counters.drop_no_buffer > 0) {
-      Fail("frames were lost");
-    }
-    if (told_ != HitsBetween(before, after)) Fail("firings were lost or made up");
-    told_ = 0;
-    return static_cast<double>(after - before) / (static_cast<double>(now - start) / 1e9);
+    return static_cast<double>(receiver_->Check()) /
+           (static_cast<double>(now - start) / 1e9);
   }
 
-  uint32_t wire_bytes() const { return frame_bytes_ + kFcsBytes + kPreambleAndGapBytes; }
-  uint32_t frame_bytes() const { return frame_bytes_ + kFcsBytes; }
+  uint32_t wire_bytes() const { return receiver_->target().wire_bytes(); }
+  uint32_t frame_bytes() const {
+    return receiver_->target().frame_bytes + kFcsBytes;
+  }
 
  private:
-  uint64_t Ns() const { return static_cast<uint64_t>(settings_.seconds * 1e9); }
-  uint64_t HitsBetween(uint64_t before, uint64_t after) const {
-    uint64_t hits = 0;
-    for (uint64_t sequence = before + 1; sequence <= after; ++sequence) {
-      hits += plan_.Hits(sequence) ? 1 : 0;
-    }
-    return hits;
-  }
+  uint64_t Ns() const { return static_cast<uint64_t>(seconds_ * 1e9); }
 
-  void Arm(uint32_t tripwires) {
-    for (uint32_t i = 0; i < tripwires; ++i) {
-      TripwireSpec spec;
-      spec.context = context_;
-      spec.offset = uint64_t{2} * i * settings_.stride;
-      spec.length = kWordBytes;
-      spec.access = Access::kWrite;
-      spec.handle = name_.handle;
-      spec.generation = name_.generation;
-      engine_->Arm(engine_->Watch(std::move(spec)));
-    }
-  }
-
-  // Frames that hit end in a watched word, the others do not touch any.
-  void Fill(uint32_t tripwires, uint32_t hits) {
-    const uint64_t places = std::max(tripwires, 1u);
-    plan_.places = places;
-    plan_.stride = settings_.stride;
-    plan_.hit_percent = tripwires > 0 ? hits : 0;
-    plan_.is_long = data_bytes_ > settings_.stride;
-    plan_.long_hit = 2 * (places - 1) * settings_.stride;
-    plan_.long_miss = memory_.span().size() - data_bytes_ / 8 * 8 - 8;
-    for (size_t i = 0; i < kFrames; ++i) {
-      uint8_t* data = port_->frame(i);
-      std::memset(data, 0, frame_bytes_);
-      auto* ethernet = reinterpret_cast<wire::EthernetHeader*>(data);
-      std::copy_n(port_->info().mac.bytes.begin(), 6, ethernet->destination);
-      const uint8_t source[6] = {2, 0, 0, 0, 0, 2};
-      std::copy_n(source, 6, ethernet->source);
-      std::copy_n(wire::kEtherType, 2, ethernet->ether_type);
-      auto* header = reinterpret_cast<wire::FrameHeader*>(data + sizeof(*ethernet));
-      header->version = wire::kVersion;
-      header->type = wire::kWrite;
-      header->flags = wire::kLast;
-      header->link = link_.value;
-      header->epoch = epoch_;
-      header->acknowledged = 1;
-      header->credit = 256;
-      auto* body = reinterpret_cast<wire::WritePayload*>(data + wire::kHeaderBytes);
-      body->handle = name_.handle;
-      body->generation = name_.generation;
-      wire::Seal(data, sizeof *body + data_bytes_, settings_.checksum);
-    }
-    port_->Begin(plan_);
-  }
-
-  const Settings& settings_;
-  uint32_t frame_bytes_;
-  uint32_t data_bytes_ = 0;
+  const double seconds_;
   SystemClock clock_;
-  Random random_;
-  Memory memory_;
   ReplayPort* port_ = nullptr;
-  std::unique_ptr<Engine> engine_;
-  uint32_t context_ = 0;
-  ApertureName name_;
-  LinkId link_;
-  uint32_t epoch_ = 0;
-  Plan plan_;
-  uint64_t told_ = 0;
+  std::unique_ptr<RateReceiver> receiver_;
 };
 
 void Print(const Settings& settings, const Bench& bench, uint32_t tripwires, uint32_t hits,

@@ -10,6 +10,7 @@ run() {
   echo "$out"
   [[ $(grep -c '"test":"round_trip".*"ratio":[0-9.]*}' <<<"$out") == 2 ]]
   [[ $(grep -c '"test":"goodput".*"ratio":[0-9.]*}' <<<"$out") == 3 ]]
+  [[ $(grep -c '"test":"peer","peer":"eventfd".*"ratio":[0-9.]*}' <<<"$out") == 1 ]]
 }
 run
 unshare --net sleep infinity &

@@ -426,5 +426,15 @@ TEST_F(WindowTest, AnAnswerAcknowledgesAsAnAcknowledgementByItselfDoes) {
   }
 }
 
+TEST_F(WindowTest, ASleeperIsNotWokenForTimersThatHaveMoved) {
+  for (int i = 0; i < 10; ++i) {  // each sets a timer here, and clears one
+    WriteWords(1);
+    peer_->Say(wire::kWrite, WriteBody(name_, 0, Bytes(8, 1)));
+  }
+  engine().FlushAcks();
+  // Acknowledgements were to go out after half a millisecond, and went with words.
+  EXPECT_GT(engine().NextDeadline() - peer_->clock().NowNs(), kMillisecond);
+}
+
 }  // namespace
 }  // namespace tripwire
