@@ -112,6 +112,11 @@ absl::StatusOr<T> Isolated(const BenchEnds& ends, F measure) {
   return result;
 }
 
+template <typename T, typename F>
+absl::StatusOr<T> Isolated(F measure) {  // on any processor
+  return Isolated<T>(BenchEnds(), measure);
+}
+
 // The floor: the same ports with nothing on top.
 absl::StatusOr<RoundTrip> RawRoundTrip(const BenchEnds& ends, int rounds);
 // Frames of so many bytes, more than 64; 0: the largest there are. Their data comes
