@@ -27,7 +27,7 @@ FileSystem::FileSystem(FsOptions options)
       buffers_(kRequestBytes),
       unstable_(&nodes_, options_.unstable_bytes),
       lease_keeper_(
-          &nodes_, [this](Node& node) { RenewLease(node); },
+          &nodes_, [this](Node& node) { RenewLease(node, &renewal_cancel_); },
           [this](Node& node) { DropPages(node); },
           [this](Node& node) { DropLapsedPages(node); }) {}
 
@@ -92,10 +92,11 @@ void FileSystem::Stop() {
   if (committer_.joinable()) {
     // What it is waiting for may never come; after a last try, the server keeps
     // what it was given as well as it can.
-    if (remote_.client()->connected()) CommitEverything(5 * kSecond);
+    if (remote_.client()->connected()) CommitEverything(5 * kSecond, nullptr);
     committer_cancel_.Cancel();
     committer_.join();
   }
+  renewal_cancel_.Cancel();
   lease_keeper_.Stop();
   for (const LockWaiters::Ref& wait : lock_waiters_.Stop()) {
     fuse_req_interrupt_func(wait->req, nullptr, nullptr);

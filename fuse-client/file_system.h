@@ -233,7 +233,7 @@ class FileSystem {
 
   // --- pages (observe.cc). All of these may wait for reads and writes of ours that
   // are under way, so none may be called by who answers those.
-  void RenewLease(Node& node);
+  void RenewLease(Node& node, rpc::CancelToken* cancel = nullptr);
   // A lock was granted and its holder does not know it yet. May make a call.
   void Revalidate(Node& node);
   void DropLapsedPages(Node& node);
@@ -304,7 +304,7 @@ class FileSystem {
   int ResendSegment(Node& node, const UnstableData::Segment& segment,
                     bool during_recovery);
   void CommitterLoop();
-  void CommitEverything(uint64_t timeout_ns);
+  void CommitEverything(uint64_t timeout_ns, rpc::CancelToken* cancel);
 
   const FsOptions options_;
   Remote remote_;
@@ -330,7 +330,8 @@ class FileSystem {
   uint32_t lease_ms_ = 1000;
   uint32_t max_read_ = 0;
   std::atomic<KernelCache*> kernel_{nullptr};
-  rpc::CancelToken committer_cancel_;
+  // Each of one thread, for it serves one call at a time.
+  rpc::CancelToken committer_cancel_, renewal_cancel_;
   std::thread committer_;
 };
 

@@ -19,12 +19,13 @@ void FileSystem::KeepAttr(const Op& op, const Mutating& mutation, Node* node,
       node->type == S_IFDIR ? options_.dir_timeout_s : options_.file_timeout_s;
   const uint32_t ms = op.reply.attr_cache_ms();
   if (fixed || ms == 0 || (attr.mode() & S_IFMT) != node->type) return;
-  auto known = std::make_unique<KnownAttr>();
+  if (!spare_known) spare_known = std::make_unique<KnownAttr>();
+  KnownAttr* known = spare_known.get();
   FillStat(attr, &known->stat);
   known->until_ns = op.start_ns + TrustedNs(ms);
   known->recalls_before = op.recalls_before;
   absl::MutexLock lock(&node->mu);
-  if (mutation.WasAlone()) node->known = std::move(known);
+  if (mutation.WasAlone()) node->known = std::move(spare_known);
 }
 
 bool FileSystem::AnswerKnownAttr(fuse_req_t req, Node* node) {

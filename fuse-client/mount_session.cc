@@ -261,6 +261,7 @@ void MountSession::Work() {
     if (reading_.fetch_add(1) >= options_.idle_threads) break;  // enough of us
   }
   reading_.fetch_sub(1);
+  buffer.reset();  // to the file system, which may go when the last thread has
   absl::MutexLock lock(&mu_);
   threads_.erase(pthread_self());
 }

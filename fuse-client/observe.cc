@@ -74,7 +74,7 @@ void FileSystem::Observe(Asked asked, Node* node, const pb::Attr& attr,
 }
 
 // Asks for the promise on an open file once more; notices what happened meanwhile.
-void FileSystem::RenewLease(Node& node) {
+void FileSystem::RenewLease(Node& node, rpc::CancelToken* cancel) {
   Frame frame;
   const Asked asked = {MonotonicNs(), recalls_.Now()};
   frame.timeout_ns = lease_ms_ * kMillisecond;  // the rounds must go on
@@ -85,7 +85,7 @@ void FileSystem::RenewLease(Node& node) {
     if (!node.opens) return;
     object->set_state(node.opens->state);
   }
-  if (remote_.Invoke(frame, &committer_cancel_) != 0) return;
+  if (remote_.Invoke(frame, cancel) != 0) return;
   const pb::Attr& attr = frame.reply().attr();
   if ((attr.mode() & S_IFMT) != node.type) return;
   Observe(asked, &node, attr, frame.reply().attr_cache_ms(), Cause::kLook);

@@ -7,6 +7,7 @@
 namespace tripwire::fuse {
 
 thread_local RawRequest current_request;
+thread_local std::unique_ptr<KnownAttr> spare_known;
 
 uint64_t MonotonicNs() { return SystemClock().NowNs(); }
 

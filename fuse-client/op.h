@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,6 +26,9 @@ class Counted {
   std::atomic<int>* const count_;
 };
 
+// Room for what a change makes known: of what its thread last made unknown.
+extern thread_local std::unique_ptr<KnownAttr> spare_known;
+
 // While one exists, the node is being changed by a call of ours.
 class Mutating : public Counted {
  public:
@@ -32,7 +36,7 @@ class Mutating : public Counted {
     absl::MutexLock lock(&node->mu);
     number_ = ++node->mutations_begun;
     was_first_ = node->mutations.load() == 1;
-    node->known.reset();
+    if (node->known) spare_known = std::move(node->known);
   }
   // Whether no other change of ours has been under way with this one, so that the
   // attributes in its reply are the last.

@@ -180,7 +180,8 @@ int FileSystem::ResendSegment(Node& node, const UnstableData::Segment& segment,
 }
 
 // Makes everything written so far durable: one call for each file system.
-void FileSystem::CommitEverything(uint64_t timeout_ns) {
+void FileSystem::CommitEverything(uint64_t timeout_ns,
+                                  rpc::CancelToken* cancel) {
   for (int round = 0; round < 16; ++round) {
     NodeRef node = unstable_.Any();
     if (!node) return;
@@ -194,12 +195,12 @@ void FileSystem::CommitEverything(uint64_t timeout_ns) {
       absl::MutexLock lock(&node->mu);
       if (node->opens) object->set_state(node->opens->state);
     }
-    int error = remote_.Invoke(frame, &committer_cancel_);
+    int error = remote_.Invoke(frame, cancel);
     if (error == ESTALE) {
       // The file is gone, and what was written to it with it; the root is not.
       object->set_handle(nodes_.Get(NodeTable::kRootId)->Handle());
       object->clear_state();
-      error = remote_.Invoke(frame, &committer_cancel_);
+      error = remote_.Invoke(frame, cancel);
     }
     if (error == EINTR) return;
     if (error != 0) {
@@ -222,7 +223,7 @@ void FileSystem::CommitterLoop() {
   for (;;) {
     const auto work = unstable_.WaitForWork(options_.unstable_bytes / 4, kOldest);
     if (work == UnstableData::Work::kStopped) return;
-    CommitEverything(kNever);
+    CommitEverything(kNever, &committer_cancel_);
     // Nobody is writing much: what the last burst needed is not kept for the next.
     if (work == UnstableData::Work::kOld) buffers_.Trim(kKeepBytes);
     if (unstable_.bytes() >= options_.unstable_bytes / 4) {
