@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <mutex>
 #include <set>
@@ -18,6 +19,7 @@
 #include "nic/port/dpdk_port.h"
 #include "nic/port/eal.h"
 #include "nic/port/net_interface.h"
+#include "spdlog/spdlog.h"
 
 #ifndef AF_XDP
 #define AF_XDP 44
@@ -120,7 +122,13 @@ absl::StatusOr<std::unique_ptr<Port>> OpenEth(const PortSpec& spec) {
   if (!made.ok()) return made;
   const std::vector<int> sockets =
       NewSockets(before, AF_PACKET, interface->index);
-  for (int fd : sockets) FilterPacketSocket(fd);
+  for (int fd : sockets) {
+    FilterPacketSocket(fd);
+    if (!KeepWritable(fd, count, slot)) {
+      spdlog::warn("port {}: may stop while its wire is stuck: {}", spec.text,
+                   std::strerror(errno));
+    }
+  }
   auto port = OpenVdev(options);
   if (!port.ok()) return port.status();
   if (!sockets.empty()) {

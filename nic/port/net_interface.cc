@@ -9,7 +9,9 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 
@@ -120,6 +122,15 @@ bool FilterPacketSocket(int fd) {
   setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof on);
   return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program,
                     sizeof program) == 0;
+}
+
+bool KeepWritable(int fd, uint32_t slots, uint32_t slot_bytes) {
+  // What the kernel counts for a frame besides its bytes.
+  constexpr uint64_t kAroundFrame = 2048;
+  const uint64_t bytes = slots * (slot_bytes + kAroundFrame);
+  // The kernel doubles it, and calls the socket writable until half is used.
+  const int size = static_cast<int>(std::min<uint64_t>(bytes, INT_MAX / 2));
+  return setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) == 0;
 }
 
 }  // namespace tripwire

@@ -34,6 +34,12 @@ std::vector<int> NewSockets(const std::set<int>& before, int family,
 // sends: other traffic can then neither fill its ring nor wake us.
 bool FilterPacketSocket(int fd);
 
+// Makes an AF_PACKET socket writable at any time, though `slots` frames of up
+// to `slot_bytes` are on their way: DPDK's driver waits, for as long as it
+// takes, for the socket to be writable when it finds its ring full. (Then it
+// looks again, and gives up.) Needs CAP_NET_ADMIN.
+bool KeepWritable(int fd, uint32_t slots, uint32_t slot_bytes);
+
 }  // namespace tripwire
 
 #endif  // TRIPWIRE_NIC_PORT_NET_INTERFACE_H_

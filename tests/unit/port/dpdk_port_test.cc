@@ -13,7 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <future>
 #include <thread>
 
 #include "nic/base/fd.h"
@@ -213,6 +215,35 @@ TEST(EthPortTest, AnInterfaceThatGoesDownDoesNotKeepUsAwake) {
     usleep(20'000);
   }
   EXPECT_THAT(texts, Not(IsEmpty()));
+}
+
+// Below the interface a wire that takes minutes for each frame: what we sent
+// stays with the kernel.
+TEST(EthPortTest, AWireThatIsStuckDoesNotStopTheSender) {
+  if (!MakeVeth()) GTEST_SKIP() << "needs root, to make interfaces";
+  ASSERT_EQ(system("tc qdisc add dev tw0 root tbf rate 100bit burst 2000 "
+                   "limit 100000000 && "
+                   "ip link add link tw0 name above0 type macvlan mode bridge "
+                   "&& ip link set above0 up"),
+            0);
+  auto port = OpenOrFail("eth:above0");
+  ASSERT_NE(port, nullptr);
+  auto sent = std::async(std::launch::async, [&] {
+    const std::string text(1400, 's');
+    size_t taken = 0;
+    for (int i = 0; i < 20'000; ++i) {
+      taken += SendText(*port, MacAddress::Broadcast(), text);
+    }
+    return taken;
+  });
+  // For ever, if it waits for the wire; without the wire it ends.
+  const bool ended =
+      sent.wait_for(std::chrono::seconds(60)) == std::future_status::ready;
+  EXPECT_EQ(system("tc qdisc del dev tw0 root"), 0);
+  EXPECT_TRUE(ended) << "the sender waits for the wire";
+  const size_t taken = sent.get();
+  EXPECT_GT(taken, 0u);
+  EXPECT_LT(taken, 20'000u) << "the wire was not stuck";
 }
 
 TEST(EthPortTest, ErrorsSayWhatToDo) {
