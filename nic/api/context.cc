@@ -20,6 +20,13 @@ namespace {
 // How long a closing context waits for its peers to have everything.
 constexpr uint64_t kLingerNs = 250 * kMillisecond;
 
+// Whether a CONNECT or ACCEPT with so many bytes of names and data, and at most
+// 31 of protobuf around them, is one frame of the port.
+bool Fits(const Port& port, size_t bytes) {
+  constexpr size_t kAround = wire::kHeaderBytes + 31 + wire::kChecksumBytes;
+  return bytes + kAround <= port.info().max_frame_bytes;
+}
+
 absl::Status Down() { return absl::UnavailableError("the link is down"); }
 
 absl::Status ConnectError(LinkEnd end, const std::string& node,
@@ -148,6 +155,15 @@ absl::StatusOr<LinkId> Context::Connect(std::string_view node,
     return absl::InvalidArgumentError(absl::StrCat(
         "names of nodes and services have at most ", kMaxNameBytes, " bytes"));
   }
+  const size_t asked_bytes = impl_.control().discovery().node().size() +
+                             service.size() + private_data.size();
+  if (std::none_of(
+          impl_.engine().ports().begin(), impl_.engine().ports().end(),
+          [&](const auto& port) { return Fits(*port, asked_bytes); })) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("two names and connection data of ", asked_bytes,
+                     " bytes in all do not fit a frame of this NIC's ports"));
+  }
   const uint64_t now_ns = nic_.clock().NowNs();
   const uint64_t deadline_ns =
       timeout_ns >= kNever - now_ns ? kNever : now_ns + timeout_ns;
@@ -204,6 +220,13 @@ absl::Status Context::Accept(LinkId link,
   }
   auto lock = impl_.Lock();
   if (!Owns(link)) return Down();
+  const Engine& engine = impl_.engine();
+  const size_t told_bytes =
+      impl_.control().discovery().node().size() + private_data.size();
+  if (!Fits(*engine.ports()[impl_.engine().FindLink(link)->port], told_bytes)) {
+    return absl::InvalidArgumentError(
+        "the connection data does not fit a frame of the link's port");
+  }
   if (!impl_.control().connections().Accept(link, private_data)) return Down();
   impl_.driver().NoteWork();
   return absl::OkStatus();

@@ -232,6 +232,35 @@ TEST(NicSim, PeerLossEndsEverything) {
   });
 }
 
+// The longest names fit the smallest frames a port may have, with a little
+// data; what does not is refused at once.
+TEST(NicSim, NamesAndDataThatFitNoFrameAreRefused) {
+  SimNetwork net(6);
+  const std::string service(200, 's');
+  Nic& left_nic = net.AddNode(std::string(200, 'l'), 512);
+  Nic& right_nic = net.AddNode(std::string(200, 'r'), 512);
+  auto left = left_nic.CreateContext(), right = right_nic.CreateContext();
+  ASSERT_TRUE(right->Listen(service).ok());
+  const std::vector<uint8_t> little(35), more(40), most(300);
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      left->Connect(std::string(200, 'r'), service, more, kSecond).status()));
+  left->StartConnect(std::string(200, 'r'), service, little);
+  bool up = false;
+  ASSERT_TRUE(net.RunUntil(
+      [&] {
+        Event event;
+        while (right->Poll({&event, 1}) > 0) {
+          if (event.kind != EventKind::kConnectRequest) continue;
+          EXPECT_TRUE(absl::IsInvalidArgument(right->Accept(event.link, most)));
+          EXPECT_TRUE(right->Accept(event.link, little).ok());
+        }
+        while (left->Poll({&event, 1}) > 0)
+          up |= event.kind == EventKind::kLinkUp;
+        return up;
+      },
+      60 * kSecond));
+}
+
 TEST(NicSim, RestartedPeerIsNotMistakenForItsPredecessor) {
   SimNetwork net(5);
   auto pair = std::make_unique<Pair>(net);
