@@ -16,6 +16,8 @@ namespace {
 constexpr auto kRetryEvery = std::chrono::seconds(1);
 // Who closes a stream and asks for another format may be ahead of his own closing.
 constexpr auto kPatience = std::chrono::milliseconds(500);
+// Of one device, each in a format of its own.
+constexpr size_t kMaxSources = 16;
 // Frames up to this size are copied by each feeder that has to keep them; larger ones
 // once for all.
 constexpr size_t kSmallFrameBytes = 1024;
@@ -80,7 +82,6 @@ void Hub::RunSource(std::unique_lock<std::mutex>& lock) {
   ended_.reset();
   early_format_.reset();
   overrun_before_ = overrun_;
-  began_anew_ = ever_ran_;
   if (ever_ran_) {
     for (const auto& each : *subscribers_) each->OnRestart();
   }
@@ -146,7 +147,6 @@ void Hub::Take(Frame frame) {
   overrun_ = std::max(overrun_, overrun_before_ + frame.overrun);
   frame.overrun = overrun_;
   frame.number = taken_++ + overrun_;  // every frame it made counts
-  if (began_anew_.exchange(false, std::memory_order_relaxed)) frame.flags |= kDiscontinuity;
   std::shared_ptr<const Subscribers> subscribers;
   {
     std::lock_guard lock(mutex_);
@@ -186,8 +186,15 @@ HubSet::~HubSet() {
 
 void HubSet::Join(ServedDevice& device, const std::shared_ptr<Subscriber>& subscriber) {
   std::lock_guard lock(mutex_);
+  size_t sources = 0;
   for (const auto& hub : hubs_) {
-    if (&hub->device() == &device && hub->Join(subscriber)) return;
+    if (&hub->device() != &device) continue;
+    if (hub->Join(subscriber)) return;
+    ++sources;
+  }
+  if (sources >= kMaxSources) {
+    return subscriber->OnEnd(absl::ResourceExhaustedError(
+        absl::StrCat("device '", device.name(), "' already makes ", sources, " formats")));
   }
   hubs_.push_back(std::make_unique<Hub>(*this, device, subscriber->wanted(), subscriber));
 }

@@ -88,7 +88,6 @@ class Hub final : public FrameTaker {
   FramePool pool_;
   uint64_t taken_ = 0;
   uint64_t overrun_ = 0, overrun_before_ = 0;
-  std::atomic<bool> began_anew_{false};
 
   std::atomic<bool> at_rest_{false};
   std::thread thread_;  // last: it uses the rest

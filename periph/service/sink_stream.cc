@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint32_t kMinSlots = 2;
 // What one user may have waiting in our memory; frames beyond wait at his side.
-constexpr uint64_t kMaxRingBytes = uint64_t{256} << 20;
+constexpr uint64_t kMaxRingBytes = uint64_t{64} << 20;
 constexpr auto kRetryEvery = std::chrono::seconds(1);
 
 uint32_t Slots(uint32_t wanted, uint64_t payload_bytes) {

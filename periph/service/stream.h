@@ -48,6 +48,7 @@ class Stream {
 
   ServedDevice& device() { return device_; }
   const Asker& asker() const { return asker_; }
+  bool is_sink() const { return open_.sink(); }
 
  protected:
   void Tell(const proto::StreamMessage& message) {

@@ -18,6 +18,8 @@ constexpr uint64_t kOpenTimeoutNs = 10 * kSecond;
 constexpr uint64_t kTickNs = 100 * kMillisecond;
 constexpr uint32_t kMaxLinks = 4096;
 constexpr uint32_t kMaxQueueFrames = 4096;
+// Each has memory of ours that its user fills.
+constexpr size_t kMaxSinks = 64;
 constexpr size_t kMaxNameBytes = 256;
 
 absl::Status CheckOpen(const proto::Open& open) {
@@ -152,6 +154,9 @@ absl::StatusOr<std::shared_ptr<Stream>> StreamService::MakeStream(LinkId link,
     return absl::InvalidArgumentError(
         "the policy block would hold up others: the device must be opened exclusively");
   }
+  if (open.sink() && Sinks() >= kMaxSinks) {
+    return absl::ResourceExhaustedError(absl::StrCat("there are ", kMaxSinks, " sinks open"));
+  }
   auto opening = (*device)->Open(
       asker, {open.sink() ? UseKind::kSink : UseKind::kSource, exclusive, open.sink()});
   if (!opening.ok()) return opening.status();
@@ -180,6 +185,15 @@ absl::StatusOr<std::shared_ptr<Stream>> StreamService::MakeStream(LinkId link,
                 open.device(), asker.program);
   if (subscriber != nullptr) hubs_.Join(**device, subscriber);
   return stream;
+}
+
+// Those at their end count too: they have their memory still.
+size_t StreamService::Sinks() const {
+  const auto is_sink = [](const std::shared_ptr<Stream>& stream) { return stream->is_sink(); };
+  return static_cast<size_t>(std::count_if(leaving_.begin(), leaving_.end(), is_sink) +
+                             std::count_if(streams_.begin(), streams_.end(), [&](const auto& open) {
+                               return is_sink(open.second.stream);
+                             }));
 }
 
 std::shared_ptr<Stream> StreamService::Find(LinkId link) {

@@ -58,6 +58,7 @@ class StreamService {
   void DropPosted();
   void Tick();
   uint64_t NextTick();
+  size_t Sinks() const;
   std::shared_ptr<Stream> Find(LinkId link);
 
   Nic& nic_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "periph/service/subscriber.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,6 +61,7 @@ void Subscriber::TellOpened(const absl::Status& absent) {
 
 void Subscriber::OnRestart() {
   std::lock_guard lock(mutex_);
+  begins_ = true;
   restarted_ = opened_ && max_frame_bytes_ > 0;
   if (restarted_) feeder_.Pause();
 }
@@ -67,6 +69,7 @@ void Subscriber::OnRestart() {
 void Subscriber::OnFormat(const std::string& format, uint64_t max_frame_bytes) {
   std::lock_guard lock(mutex_);
   if (closed_) return;
+  max_frame_bytes = std::max<uint64_t>(max_frame_bytes, 1);  // 0 would be: not known yet
   const bool changed = format != format_ || max_frame_bytes != max_frame_bytes_;
   const bool is_back = !std::exchange(present_, true);
   const bool is_paused = std::exchange(restarted_, false);
@@ -107,10 +110,16 @@ void Subscriber::OnEnd(const absl::Status& why) {
 
 void Subscriber::Offer(const Frame& frame) {
   std::unique_lock lock(mutex_);
+  std::optional<Frame> marked;
+  if (begins_) {
+    marked = frame;
+    marked->flags |= kDiscontinuity;
+  }
   while (!closed_) {
     overrun_ = frame.overrun;
-    switch (feeder_.Offer(frame)) {
+    switch (feeder_.Offer(marked ? *marked : frame)) {
       case Feeder::Taken::kYes:
+        begins_ = false;
         if (feeder_.counters().queued > 0) feeder_.Pump();  // arms for its turn
         return;
       case Feeder::Taken::kFull:

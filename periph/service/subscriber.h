@@ -60,6 +60,7 @@ class Subscriber final : public Stream {
   uint64_t max_frame_bytes_ = 0;  // 0: not known yet
   bool opened_ = false;
   bool present_ = false;
+  bool begins_ = true;      // the next frame is the first since something was missing
   bool restarted_ = false;  // and its format was not told yet
   bool closed_ = false;
   // It answers each format it was told of with one ring; the last is the one that

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // tw-periph cat: what a device makes, to standard output; or standard input to a device.
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "nic/base/fd.h"
 #include "periph/media/media_writer.h"
 #include "periph/tools/commands.h"
 #include "periph/tools/session.h"
@@ -52,6 +55,7 @@ absl::StatusOr<std::unique_ptr<FrameStream>> OpenStream(Session& session,
 }
 
 // Where frames of one format go: as they are, or through what knows the kind of file.
+// Small ones are collected, so that a system call carries many, until Flush.
 class Writer {
  public:
   static absl::StatusOr<std::unique_ptr<Writer>> New(const std::string& format, bool raw) {
@@ -63,45 +67,70 @@ class Writer {
     writer->media_ = *std::move(media);
     return writer;
   }
-  // False: nobody reads it any more.
+  // False, here and below: nobody reads it any more.
   absl::StatusOr<bool> Write(const Frame& frame) {
-    return media_ == nullptr ? WriteAll(STDOUT_FILENO, frame.data) : GoesOn(media_->Put(frame));
+    if (media_ != nullptr) return GoesOn(media_->Put(frame));
+    if (collected_.size() + frame.data.size() > kCollectedBytes) {
+      auto goes_on = Flush();
+      if (!goes_on.ok() || !*goes_on) return goes_on;
+      if (frame.data.size() > kCollectedBytes) return WriteAll(STDOUT_FILENO, frame.data);
+    }
+    collected_.insert(collected_.end(), frame.data.begin(), frame.data.end());
+    return true;
+  }
+  bool has_collected() const { return !collected_.empty(); }
+  absl::StatusOr<bool> Flush() {
+    auto goes_on = WriteAll(STDOUT_FILENO, collected_);
+    collected_.clear();
+    return goes_on;
   }
   absl::Status Finish() {
-    return media_ == nullptr ? absl::OkStatus() : GoesOn(media_->Drain()).status();
+    return media_ == nullptr ? Flush().status() : GoesOn(media_->Drain()).status();
   }
 
  private:
+  static constexpr size_t kCollectedBytes = 1u << 16;
   static absl::StatusOr<bool> GoesOn(const absl::Status& status) {
     if (absl::IsCancelled(status)) return false;
     if (!status.ok()) return status;
     return true;
   }
   std::unique_ptr<Sink> media_;
+  std::vector<uint8_t> collected_;
 };
+
+bool IsEnd(const absl::Status& status) {
+  return absl::IsOutOfRange(status) || absl::IsCancelled(status);
+}
 
 // To the end of the stream, of the reader's patience, or of `count` frames.
 absl::Status Copy(FrameStream& stream, const CatOptions& options) {
-  std::unique_ptr<Writer> writer;
+  std::unique_ptr<Writer> writer = std::make_unique<Writer>();
   std::string format;
-  for (uint64_t taken = 0; options.count == 0 || taken < options.count; ++taken) {
-    auto view = stream.Next(kNever);
-    if (absl::IsOutOfRange(view.status()) || absl::IsCancelled(view.status())) break;
-    if (!view.ok()) return view.status();
-    if (writer == nullptr || stream.format() != format) {
-      format = stream.format();
-      auto made = Writer::New(format, options.raw);
-      if (!made.ok()) return made.status();
-      if (writer != nullptr) {
+  uint64_t taken = 0;
+  while (options.count == 0 || taken < options.count) {
+    auto view = stream.Next(writer->has_collected() ? 0 : kNever);
+    absl::StatusOr<bool> goes_on = true;
+    if (absl::IsDeadlineExceeded(view.status())) {
+      goes_on = writer->Flush();
+    } else if (!view.ok()) {
+      const absl::Status rest = writer->Finish();
+      return IsEnd(view.status()) ? rest : view.status();
+    } else {
+      if (taken == 0 || stream.format() != format) {
         if (auto status = writer->Finish(); !status.ok()) return status;
+        format = stream.format();
+        auto made = Writer::New(format, options.raw);
+        if (!made.ok()) return made.status();
+        writer = *std::move(made);
       }
-      writer = *std::move(made);
+      goes_on = writer->Write(view->frame());
+      ++taken;
     }
-    auto goes_on = writer->Write(view->frame());
     if (!goes_on.ok()) return goes_on.status();
     if (!*goes_on) return absl::OkStatus();
   }
-  return writer == nullptr ? absl::OkStatus() : writer->Finish();
+  return writer->Finish();
 }
 
 absl::Status FromDevice(Session& session, const CatOptions& options, Stopper& stopper) {
@@ -127,26 +156,39 @@ absl::Status FromDevice(Session& session, const CatOptions& options, Stopper& st
   return status;
 }
 
-absl::Status ToDevice(Session& session, const CatOptions& options, Stopper& stopper) {
-  auto output = session.peripherals->OpenSink(session.name.device, options.flags.ToOptions());
-  if (!output.ok()) return output.status();
-  // A read under way is not waited for: what was read before was put.
-  std::vector<uint8_t> buffer(std::min<uint64_t>((*output)->max_frame_bytes(), 1u << 16));
-  for (;;) {
+// False: SIGINT or SIGTERM came first.
+bool AwaitInput(int stop_fd) {
+  pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {stop_fd, POLLIN, 0}};
+  while (::poll(waits, 2, -1) < 0) {
+  }
+  return waits[1].revents == 0;
+}
+
+absl::Status PutAll(FrameOutput& output, Clock& clock, int stop_fd) {
+  std::vector<uint8_t> buffer(std::min<uint64_t>(output.max_frame_bytes(), 1u << 16));
+  while (AwaitInput(stop_fd)) {
     const ssize_t n = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return absl::ErrnoToStatus(errno, "reading failed");
-    if (n == 0) break;
-    stopper.Set([raw = output->get()] { raw->Cancel(); });
+    if (n == 0) return output.Finish(kNever);
     Frame frame;
     frame.data = {buffer.data(), static_cast<size_t>(n)};
-    frame.capture_ns = session.nic->clock().NowNs();
-    const absl::Status put = (*output)->Put(frame, kNever);
-    if (!put.ok()) return absl::IsCancelled(put) ? absl::OkStatus() : put;
-    stopper.Set({});
+    frame.capture_ns = clock.NowNs();
+    if (auto put = output.Put(frame, kNever); !put.ok()) return put;
   }
-  stopper.Set([raw = output->get()] { raw->Cancel(); });
-  const absl::Status status = (*output)->Finish(kNever);
+  return absl::CancelledError("interrupted");
+}
+
+absl::Status ToDevice(Session& session, const CatOptions& options, Stopper& stopper) {
+  auto output = session.peripherals->OpenSink(session.name.device, options.flags.ToOptions());
+  if (!output.ok()) return output.status();
+  const UniqueFd stop(::eventfd(0, EFD_CLOEXEC));
+  stopper.Set([&stop, raw = output->get()] {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = ::write(stop.get(), &one, sizeof one);
+    raw->Cancel();
+  });
+  const absl::Status status = PutAll(**output, session.nic->clock(), stop.get());
   stopper.Set({});
   return absl::IsCancelled(status) ? absl::OkStatus() : status;
 }
