@@ -62,7 +62,9 @@ class Feeder {
   };
   Feeder(Context& context, LinkId link, Options options);
   // Waits for nothing: memory that the NIC still reads is let go of some time
-  // after it has ended to, by whatever feeder of this process is used next.
+  // after it has ended to, by whatever feeder of this process is used next, on
+  // its thread. An owner must not depend on anything that may have gone by
+  // then.
   ~Feeder();
   Feeder(const Feeder&) = delete;
   Feeder& operator=(const Feeder&) = delete;

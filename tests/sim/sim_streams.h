@@ -360,7 +360,7 @@ class World {
       overrun_ += lost;
     }
     for (auto& stream : streams_) {
-      Frame frame = NumberedFrame(number_, bytes, &held_);
+      Frame frame = NumberedFrame(number_, bytes, held_);
       frame.overrun = overrun_;
       if (random_.Chance(0.1)) {  // from memory that is gone when Offer returns
         const std::vector<uint8_t> gone(frame.data.begin(), frame.data.end());
@@ -385,14 +385,14 @@ class World {
   Random& random() { return random_; }
   std::vector<std::unique_ptr<Stream>>& streams() { return streams_; }
   uint64_t overrun() const { return overrun_; }
-  int held() const { return held_; }
+  int held() const { return *held_; }
 
  private:
   SimNetwork net_;
   Random& random_;
   Nic* nic_;
   std::unique_ptr<Context> context_;
-  int held_ = 0;
+  const std::shared_ptr<int> held_ = std::make_shared<int>(0);
   std::vector<std::unique_ptr<Stream>> streams_;
   bool all_accepted_ = false;
   uint64_t number_ = 0, overrun_ = 0;

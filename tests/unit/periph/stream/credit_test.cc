@@ -154,8 +154,8 @@ TEST_F(CreditTest, AnEventTellsTheFeederThatFramesWereDelivered) {
     } else {
       Send(1, 50'000);
     }
-    EXPECT_GT(held_, 0);
-    while (held_ > 0) {
+    EXPECT_GT(*held_, 0);
+    while (*held_ > 0) {
       Event event;
       ASSERT_TRUE(net_.RunUntil(
           [&] {
@@ -175,7 +175,7 @@ TEST_F(CreditTest, WhatIsHeldIsBoundedWhateverTheConsumerClaims) {
   pair_.Make({.policy = Policy::kBlock, .cookie = 5},
              {.slots = 1000, .payload_bytes = kBytes});
   uint64_t number = 0;
-  while (pair_.feeder->Offer(NumberedFrame(number, kBytes, &held_)) ==
+  while (pair_.feeder->Offer(NumberedFrame(number, kBytes, held_)) ==
          Feeder::Taken::kYes) {
     ASSERT_LT(++number, 1000u);
   }

@@ -34,8 +34,9 @@ inline bool IsNumbered(std::span<const uint8_t> data, uint64_t number) {
 }
 
 // A frame whose owner spoils the bytes when it lets go: what is read after that
-// is seen.
-inline Frame NumberedFrame(uint64_t number, size_t bytes, int* held = nullptr) {
+// is seen. `held` counts those not yet let go of, which may outlive their test.
+inline Frame NumberedFrame(uint64_t number, size_t bytes,
+                           std::shared_ptr<int> held = nullptr) {
   auto* data = new std::vector<uint8_t>(NumberedBytes(number, bytes));
   Frame frame;
   frame.data = *data;
@@ -86,13 +87,14 @@ class StreamTest : public ::testing::Test {
  protected:
   void SetUp() override { pair_.Connect(); }
   void Send(uint64_t number, size_t bytes) {
-    ASSERT_EQ(pair_.feeder->Offer(NumberedFrame(number, bytes, &held_)),
+    ASSERT_EQ(pair_.feeder->Offer(NumberedFrame(number, bytes, held_)),
               Feeder::Taken::kYes);
   }
 
   SimNetwork net_{1};
   StreamPair pair_{net_};
-  int held_ = 0;  // frames not yet let go of
+  // Frames not yet let go of.
+  const std::shared_ptr<int> held_ = std::make_shared<int>(0);
 };
 
 // Takes the next frame, which must be this one, whole.
