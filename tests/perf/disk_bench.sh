@@ -108,7 +108,7 @@ for job in "${jobs[@]}"; do
   for name in "${names[@]}"; do
     value=$(measure "${file[$name]}" "${job#*=}")
     floor=${floor:-$value}
-    printf '%18s' "$value ($(awk -v a="$value" -v b="$floor" 'BEGIN { printf "%.2f", b > 0 ? a / b : 0 }'))"
+    printf '%18s' "$value ($(awk -v a="$value" -v b="$floor" 'BEGIN { printf "%.2f", (b > 0 ? a / b : 0) }'))"
   done
   printf '\n'
 done
