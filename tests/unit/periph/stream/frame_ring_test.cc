@@ -194,7 +194,7 @@ TEST_F(FrameRingTest, WhatIsMissingIsAccountedFor) {
   // From 3, two were lost at the source before 6; 8 and 9 nobody speaks of. At
   // last a source that says more than its numbers do.
   for (const Step step :
-       {Step{3, 10}, Step{6, 12}, Step{7, 12}, Step{10, 12}, Step{11, 50}}) {
+       {Step{3, 10}, Step{6, 12}, Step{7, 12}, Step{10, 12}, Step{12, 50}}) {
     Frame frame = NumberedFrame(step.number, 10);
     frame.overrun = step.overrun;
     ASSERT_EQ(pair_.feeder->Offer(frame), Feeder::Taken::kYes);
