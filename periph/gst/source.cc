@@ -4,9 +4,9 @@
 #include <gst/base/gstpushsrc.h>
 #include <gst/video/navigation.h>
 
-#include <atomic>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +36,14 @@ enum Property : guint {
   kLatency,
 };
 
+// Frames of one ring that the pipeline still has, by their order.
+struct Ledger {
+  std::mutex mutex;
+  std::set<uint64_t> held;
+};
+
+constexpr uint64_t kStallNs = 250 * kMillisecond;
+
 struct State {
   // Properties, under the object's lock.
   std::string device, ports, format;
@@ -52,6 +60,9 @@ struct State {
   std::unique_ptr<FrameStream> stream;
   bool cancelled = false;
   std::string stream_format;
+  std::shared_ptr<Ledger> ledger;
+  uint64_t taken = 0;   // of this ring
+  bool copies = false;  // the pipeline keeps frames for long
   std::unique_ptr<InputSender> input;
   bool takes_input = false;
 };
@@ -159,6 +170,7 @@ gboolean Start(GstBaseSrc* src) {
   }
   state.connection = *std::move(connection);
   state.cancelled = false;
+  state.copies = false;
   return TRUE;
 }
 
@@ -236,17 +248,11 @@ absl::StatusOr<std::string> WantedFormat(GstBaseSrc* src, State& state) {
   return FormatOfCaps(both.get());
 }
 
-gboolean Negotiate(GstBaseSrc* src) {
-  State& state = StateOf(src);
-  if (state.stream != nullptr && !state.cancelled) {
-    const CapsRef now(gst_pad_get_current_caps(src->srcpad));
-    if (now == nullptr ||
-        gst_pad_peer_query_accept_caps(src->srcpad, now.get()))
-      return TRUE;
-  }
+// Opens the stream, or opens it again in another format or ring.
+bool OpenStream(GstBaseSrc* src, State& state) {
   const auto fail = [src](const absl::Status& why) {
     PostError(GST_ELEMENT(src), why);
-    return FALSE;
+    return false;
   };
   const absl::StatusOr<std::string> format = WantedFormat(src, state);
   if (!format.ok()) return fail(format.status());
@@ -264,33 +270,83 @@ gboolean Negotiate(GstBaseSrc* src) {
     state.stream = *std::move(stream);
     if (state.cancelled) state.stream->Cancel();
   }
-  return Announce(src, state) ? TRUE : FALSE;
+  state.ledger = std::make_shared<Ledger>();
+  state.taken = 0;
+  return Announce(src, state);
 }
 
-// A view that keeps what it needs alive, and counts.
+gboolean Negotiate(GstBaseSrc* src) {
+  State& state = StateOf(src);
+  if (state.stream != nullptr && !state.cancelled) {
+    const CapsRef now(gst_pad_get_current_caps(src->srcpad));
+    if (now == nullptr ||
+        gst_pad_peer_query_accept_caps(src->srcpad, now.get())) {
+      return TRUE;
+    }
+  }
+  return OpenStream(src, state) ? TRUE : FALSE;
+}
+
+// A view that keeps what it needs alive, and is in the ledger meanwhile.
 struct HeldView {
   FrameView view;
   std::shared_ptr<Connection> connection;
-  std::shared_ptr<std::atomic<uint32_t>> held;
-  ~HeldView() { --*held; }
+  std::shared_ptr<Ledger> ledger;
+  uint64_t number;
+  ~HeldView() {
+    const std::lock_guard lock(ledger->mutex);
+    ledger->held.erase(number);
+  }
 };
 
 // The buffer is the frame where it lies, unless the pipeline keeps so many of
 // them that the device would soon find no slot free: then it is a copy.
-GstBuffer* BufferOf(State& state, FrameView view,
-                    const std::shared_ptr<std::atomic<uint32_t>>& held) {
+GstBuffer* BufferOf(State& state, FrameView view) {
   const std::span<const uint8_t> data = view.data();
-  if (data.empty() || *held + 1 >= state.options.slots) {
+  const uint64_t number = state.taken++;
+  Ledger& ledger = *state.ledger;
+  bool copies = state.copies || data.empty();
+  if (!copies) {
+    const std::lock_guard lock(ledger.mutex);
+    copies = ledger.held.size() + 1 >= state.options.slots;
+    if (!copies) ledger.held.insert(number);
+  }
+  if (copies) {
     GstBuffer* copy = gst_buffer_new_allocate(nullptr, data.size(), nullptr);
     gst_buffer_fill(copy, 0, data.data(), data.size());
     return copy;
   }
-  ++*held;
-  auto* kept = new HeldView{std::move(view), state.connection, held};
+  auto* kept =
+      new HeldView{std::move(view), state.connection, state.ledger, number};
   return gst_buffer_new_wrapped_full(
       GST_MEMORY_FLAG_READONLY, const_cast<uint8_t*>(data.data()), data.size(),
       0, data.size(), kept,
       [](gpointer of) { delete static_cast<HeldView*>(of); });
+}
+
+// Slots go back in order, so one frame that the pipeline keeps for long (an
+// encoder that looks ahead, a file's buffer) stops them all; and it may be
+// waiting for more frames.
+bool IsStalled(const State& state) {
+  const std::lock_guard lock(state.ledger->mutex);
+  const auto& held = state.ledger->held;
+  return !held.empty() && state.taken - *held.begin() >= state.options.slots;
+}
+
+// The next frame. Where the pipeline has stalled the ring, another ring is
+// opened, and from then on the pipeline gets copies.
+absl::StatusOr<FrameView> NextView(GstBaseSrc* src, State& state) {
+  while (true) {
+    const bool stalled = IsStalled(state);
+    const uint64_t deadline_ns =
+        stalled ? state.connection->nic->clock().NowNs() + kStallNs : kNever;
+    absl::StatusOr<FrameView> view = state.stream->Next(deadline_ns);
+    if (!absl::IsDeadlineExceeded(view.status())) return view;
+    if (!IsStalled(state)) continue;
+    GST_INFO_OBJECT(src, "the pipeline keeps frames for long: they are copied");
+    state.copies = true;
+    if (!OpenStream(src, state)) return absl::CancelledError("not negotiated");
+  }
 }
 
 // The running time at which the frame was captured, by the clocks of both
@@ -306,22 +362,16 @@ GstClockTime CapturedAt(GstBaseSrc* src, State& state, const Frame& frame) {
   return now > age_ns ? now - age_ns : 0;
 }
 
-struct Shared {
-  std::shared_ptr<std::atomic<uint32_t>> held =
-      std::make_shared<std::atomic<uint32_t>>(0);
-};
-
 GstFlowReturn Create(GstPushSrc* push, GstBuffer** out) {
   auto* src = GST_BASE_SRC(push);
   State& state = StateOf(push);
-  static const Shared shared;
   {
     const std::lock_guard lock(state.mutex);
     if (state.cancelled) return GST_FLOW_FLUSHING;
   }
   if (state.stream == nullptr && !Negotiate(src))
     return GST_FLOW_NOT_NEGOTIATED;
-  absl::StatusOr<FrameView> view = state.stream->Next(kNever);
+  absl::StatusOr<FrameView> view = NextView(src, state);
   if (!view.ok()) {
     if (absl::IsCancelled(view.status())) return GST_FLOW_FLUSHING;
     if (absl::IsOutOfRange(view.status())) return GST_FLOW_EOS;
@@ -332,7 +382,7 @@ GstFlowReturn Create(GstPushSrc* push, GstBuffer** out) {
     return GST_FLOW_NOT_NEGOTIATED;
   }
   const Frame frame = view->frame();
-  GstBuffer* buffer = BufferOf(state, *std::move(view), shared.held);
+  GstBuffer* buffer = BufferOf(state, *std::move(view));
   GST_BUFFER_PTS(buffer) = gst_base_src_get_do_timestamp(src)
                                ? CapturedAt(src, state, frame)
                            : frame.pts_ns != kNoTime ? frame.pts_ns
@@ -421,7 +471,7 @@ void InstallProperties(GObjectClass* object_class) {
   g_object_class_install_property(
       object_class, kSlots,
       g_param_spec_uint("slots", "Slots", "Frames in the ring in our memory", 2,
-                        4096, 4, kFlags));
+                        4096, 8, kFlags));
   g_object_class_install_property(
       object_class, kExclusive,
       g_param_spec_boolean("exclusive", "Exclusive",
@@ -478,6 +528,7 @@ void tripwire_src_class_init(TripwireSrcClass* type) {
 
 void tripwire_src_init(TripwireSrc* src) {
   src->state = new State;
+  src->state->options.slots = 8;
   gst_base_src_set_format(GST_BASE_SRC(src), GST_FORMAT_TIME);
   gst_base_src_set_live(GST_BASE_SRC(src), TRUE);
   gst_base_src_set_do_timestamp(GST_BASE_SRC(src), TRUE);

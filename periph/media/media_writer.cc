@@ -32,17 +32,18 @@ struct FileType {
   bool pictures = false;
 };
 
-// What is written without loss where the file type allows.
+// What is written without loss where the file type allows. Multiplexers make
+// their inputs only when somebody links to them.
 constexpr FileType kFileTypes[] = {
     {".y4m", Medium::kVideo, "y4menc ! "},
-    {".avi", Medium::kVideo, "avimux ! "},
-    {".mkv", Medium::kVideo, "matroskamux ! "},
+    {".avi", Medium::kVideo, "capsfilter caps=video/x-raw ! avimux ! "},
+    {".mkv", Medium::kVideo, "capsfilter caps=video/x-raw ! matroskamux ! "},
     {".webm", Medium::kVideo, "vp8enc deadline=1 ! webmmux ! "},
     {".png", Medium::kVideo, "pngenc ! ", true},
     {".jpg", Medium::kVideo, "jpegenc ! ", true},
     {".jpeg", Medium::kVideo, "jpegenc ! ", true},
     {".wav", Medium::kSound, "wavenc ! "},
-    {".mkv", Medium::kSound, "matroskamux ! "},
+    {".mkv", Medium::kSound, "capsfilter caps=audio/x-raw ! matroskamux ! "},
     {".flac", Medium::kSound, "flacenc ! "},
     {".ogg", Medium::kSound, "vorbisenc ! oggmux ! "},
 };

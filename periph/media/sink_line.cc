@@ -45,6 +45,8 @@ absl::StatusOr<std::unique_ptr<Sink>> StartSinkLine(
   ElementRef bin(GST_ELEMENT(gst_object_ref_sink(parsed)));
   if (prepare) prepare(bin.get());
   const PadRef pad(gst_element_get_static_pad(bin.get(), "sink"));
+  if (pad == nullptr)
+    return absl::UnimplementedError("its elements take nothing");
   const CapsRef takes(gst_pad_query_caps(pad.get(), nullptr));
   absl::StatusOr<std::unique_ptr<Sink>> sink =
       GstSink::Start(bin.get(), takes.get(), format, GstSink::Timing::kKeep);

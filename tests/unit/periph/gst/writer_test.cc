@@ -88,6 +88,16 @@ TEST_F(MediaWriterTest, BytesStayAsTheyAre) {
   EXPECT_EQ(Read(Path("v.raw")).size(), 2 * kPictureBytes);
 }
 
+TEST_F(MediaWriterTest, ContainersHoldWhatWasPut) {
+  PutAll(WriteToFile(kVideo, Path("v.mkv")), 5, kPictureBytes);
+  EXPECT_THAT(Read(Path("v.mkv")), StartsWith("\x1a\x45\xdf\xa3"));
+  EXPECT_GT(Read(Path("v.mkv")).size(), 5 * kPictureBytes);
+  PutAll(WriteToFile(kVideo, Path("v.avi")), 5, kPictureBytes);
+  EXPECT_THAT(Read(Path("v.avi")), StartsWith("RIFF"));
+  PutAll(WriteToFile(kSound, Path("s.mkv")), 5, 1000);
+  EXPECT_GT(Read(Path("s.mkv")).size(), 5000u);
+}
+
 TEST_F(MediaWriterTest, PicturesAreOneOrNumbered) {
   EXPECT_TRUE(TakesOnePicture("a.png"));
   EXPECT_FALSE(TakesOnePicture("a%03d.png"));

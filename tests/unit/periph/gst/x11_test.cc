@@ -14,68 +14,13 @@
 #include "tests/unit/periph/gst/collecting_taker.h"
 #include "tests/unit/periph/gst/xvfb.h"
 
-// Last: Xlib defines words that others use as names.
-#include <X11/Xlib.h>
-#include <X11/Xutil.h>
-#include <X11/keysym.h>
-#undef Status
+// Last, because of Xlib.
+#include "tests/unit/periph/gst/x_program.h"
 
 namespace tripwire::periph {
 namespace {
 
 using testing::HasSubstr;
-
-// A program with a window that fills the screen and has the keyboard.
-class Program {
- public:
-  Program(const std::string& display, unsigned long colour)
-      : display_(XOpenDisplay(display.c_str())) {
-    XSetWindowAttributes attributes{};
-    attributes.background_pixel = colour;
-    attributes.override_redirect = True;
-    attributes.event_mask = KeyPressMask | KeyReleaseMask | ButtonPressMask |
-                            ButtonReleaseMask | ExposureMask;
-    window_ = XCreateWindow(display_, DefaultRootWindow(display_), 0, 0, 320,
-                            240, 0, CopyFromParent, InputOutput, CopyFromParent,
-                            CWBackPixel | CWOverrideRedirect | CWEventMask,
-                            &attributes);
-    XMapRaised(display_, window_);
-    while (Next().type != Expose) {
-    }
-    XSetInputFocus(display_, window_, RevertToParent, CurrentTime);
-    XSync(display_, False);
-  }
-  ~Program() { XCloseDisplay(display_); }
-
-  XEvent Next() {
-    XEvent event;
-    do {
-      XNextEvent(display_, &event);
-      if (event.type == MappingNotify) XRefreshKeyboardMapping(&event.xmapping);
-    } while (event.type == MappingNotify);
-    return event;
-  }
-  // The next key's meaning, with what is held down taken into account.
-  KeySym NextKey(int type) {
-    while (true) {
-      XEvent event = Next();
-      KeySym keysym = NoSymbol;
-      char text[8];
-      XLookupString(&event.xkey, text, sizeof(text), &keysym, nullptr);
-      if (event.type == type && !IsModifierKey(keysym)) return keysym;
-    }
-  }
-  bool IsDown(KeySym keysym) {
-    char keys[32];
-    XQueryKeymap(display_, keys);
-    const KeyCode code = XKeysymToKeycode(display_, keysym);
-    return (keys[code / 8] >> (code % 8)) & 1;
-  }
-
- private:
-  Display* const display_;
-  Window window_ = 0;
-};
 
 class X11KindTest : public testing::Test {
  protected:
@@ -107,7 +52,7 @@ TEST_F(X11KindTest, ThePictureIsWhatIsOnTheScreen) {
   EXPECT_TRUE(screen_->Describe().present);
   EXPECT_THAT(screen_->Describe().sink_formats,
               testing::ElementsAre(kInputFormat));
-  Program program(server_.display(), 0x3366cc);
+  XProgram program(server_.display(), 0x3366cc);
   CollectingTaker taker;
   auto source =
       screen_->StartSource("video/x-raw, format=RGB, framerate=20/1", taker);
@@ -126,7 +71,7 @@ TEST_F(X11KindTest, ThePictureIsWhatIsOnTheScreen) {
 }
 
 TEST_F(X11KindTest, KeysArriveAsTheyWereMeant) {
-  Program program(server_.display(), 0);
+  XProgram program(server_.display(), 0);
   auto input = screen_->StartSink("");
   ASSERT_TRUE(input.ok()) << input.status();
   // Plain, with shift, with none of its own on this keyboard.
@@ -141,7 +86,7 @@ TEST_F(X11KindTest, KeysArriveAsTheyWereMeant) {
 }
 
 TEST_F(X11KindTest, ButtonsArriveWhereThePointerIs) {
-  Program program(server_.display(), 0);
+  XProgram program(server_.display(), 0);
   auto input = screen_->StartSink(kInputFormat);
   ASSERT_TRUE(input.ok()) << input.status();
   proto::InputEvent press;
@@ -158,7 +103,7 @@ TEST_F(X11KindTest, ButtonsArriveWhereThePointerIs) {
 }
 
 TEST_F(X11KindTest, WhatIsHeldDownIsLetGoWhenTheUserGoes) {
-  Program program(server_.display(), 0);
+  XProgram program(server_.display(), 0);
   auto input = screen_->StartSink("");
   ASSERT_TRUE(input.ok()) << input.status();
   ASSERT_TRUE(Key(**input, XK_Control_L, true).ok());
