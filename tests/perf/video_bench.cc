@@ -90,6 +90,8 @@ std::map<std::string, uint64_t> ReadReport(const std::string& path) {
 
 Outcome Run(const Case& what, const std::string& report, double seconds) {
   std::filesystem::remove(report);
+  // Of the case before: a camera that is terminated leaves its socket.
+  if (!what.socket.empty()) std::filesystem::remove(what.socket);
   pid_t viewer = -1, camera = -1;
   if (what.viewer_first) {
     viewer = Spawn(what.viewer);
