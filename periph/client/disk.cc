@@ -34,11 +34,7 @@ bool Changes(DiskIo::Operation operation) {
 
 uint32_t RandomNumber() {
   std::random_device random;
-  uint32_t number;
-  do {
-    number = random();
-  } while (number == 0);
-  return number;
+  return std::max(random(), 1u);  // 0 is no number
 }
 
 rpc::Bytes View(const std::string& text) {
