@@ -35,6 +35,7 @@ class RemoteSource final : public FrameStream, private StreamLink::Owner {
   std::string format() const override { return format_; }
   uint64_t max_frame_bytes() const override { return max_frame_bytes_; }
   bool device_present() const override { return present_; }
+  bool connected() const override { return link_.is_open(); }
   const ClockOffset& clock() const override { return link_.clock(); }
   RingCounters counters() const override;
 

@@ -13,9 +13,6 @@
 namespace tripwire::periph {
 namespace {
 
-// A device may take its time to answer; a server that is gone is waited for that long.
-constexpr uint64_t kCallTimeoutNs = 60 * kSecond;
-
 class Remote final : public Peripherals {
  public:
   Remote(Nic& nic, Options options, std::shared_ptr<ControlChannel> channel)
@@ -89,7 +86,7 @@ class Remote final : public Peripherals {
 
  private:
   absl::Status Ask(const proto::Request& request, proto::Reply* reply) {
-    return channel_->Call(request, reply, kCallTimeoutNs);
+    return channel_->Call(request, reply, options_.call_timeout_ns);
   }
   StreamWish Wish(const std::string& device, StreamOptions options, bool sink) const {
     return {node(),

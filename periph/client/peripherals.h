@@ -55,6 +55,9 @@ class FrameStream {
   virtual std::string format() const = 0;   // of the frame last taken, or of the next
   virtual uint64_t max_frame_bytes() const = 0;
   virtual bool device_present() const = 0;
+  // Whether there is a link to the device's server now. Without one, the device counts as
+  // not present.
+  virtual bool connected() const = 0;
   virtual const ClockOffset& clock() const = 0;
   virtual RingCounters counters() const = 0;  // over all rings and reconnections
 };
@@ -81,6 +84,9 @@ class Peripherals {
     std::string node;     // empty: the only one that offers devices
     std::string program;  // for people, at the other end
     uint64_t connect_timeout_ns = 5 * kSecond;
+    // How long calls (List, Info, Controls, SetControl, Stat) wait for an answer, also of a
+    // server that is away for now, before they fail with DEADLINE_EXCEEDED.
+    uint64_t call_timeout_ns = 60 * kSecond;
     std::function<void(const proto::DeviceEvent&)> on_device;  // on a thread of its own
   };
   // Errors as rpc::Client::Connect. `nic` must outlive it.

@@ -150,7 +150,8 @@ absl::Status SerialLine::Lock() {
   if (::ioctl(fd_.get(), TIOCGEXCL, &is_exclusive) == 0 && is_exclusive != 0) {
     return Busy(path_, "another program has it to itself");
   }
-  ::ioctl(fd_.get(), TIOCEXCL);
+  // A pty would keep that if we were killed, as long as its far end is open.
+  if (!IsPty(path_)) ::ioctl(fd_.get(), TIOCEXCL);
   is_locked_ = true;
   return absl::OkStatus();
 }
@@ -160,7 +161,7 @@ SerialLine::~SerialLine() {
   // Else closing may wait for the far end to let it go on.
   ::ioctl(fd_.get(), TCFLSH, TCOFLUSH);
   if (before_) SetLineMode(fd_.get(), *before_).IgnoreError();
-  ::ioctl(fd_.get(), TIOCNXCL);
+  if (!IsPty(path_)) ::ioctl(fd_.get(), TIOCNXCL);
 }
 
 void SerialLine::Abandon() { ::flock(fd_.get(), LOCK_UN); }

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "nic/base/daemon.h"
 #include "periph/tools/attach_disk.h"
+#include "periph/tools/attach_serial.h"
 #include "periph/tools/commands.h"
 #include "periph/tools/session.h"
 
@@ -26,6 +27,8 @@ struct AttachOptions {
   std::string device;
   std::string path;
   bool shared = false;
+  // Of terminals.
+  std::vector<std::string> settings;
   // Of disks.
   bool read_only = false, daemon = false;
   DiskCache cache = DiskCache::kThrough;
@@ -62,13 +65,57 @@ absl::Status AttachFile(Session& session, const AttachOptions& options, Stopper&
   return status;
 }
 
+absl::Status AttachTerminal(Session& session, const AttachOptions& options, Stopper& stopper,
+                            std::optional<Daemon>& daemon) {
+  AttachSerialOptions serial;
+  serial.device = session.name.device;
+  serial.link = options.path;
+  serial.shared = options.shared;
+  for (const std::string& setting : options.settings) {
+    const size_t equals = setting.find('=');
+    serial.controls.emplace_back(setting.substr(0, equals), setting.substr(equals + 1));
+  }
+  const WakeFd stop;
+  stopper.Set([&stop] { stop.Signal(); });
+  const absl::Status status = AttachSerial(*session.peripherals, session.nic->clock(), serial, stop,
+                                           [&daemon](const std::string& path) {
+                                             PrintNow(path);
+                                             if (daemon) daemon->Ready();
+                                           });
+  stopper.Set({});
+  return status;
+}
+
+// As OpenSession, but for one that outlives its server's absences and is ended by a
+// signal meanwhile: no call waits long.
+absl::StatusOr<Session> OpenLasting(const AttachOptions& options) {
+  auto name = ParseDeviceName(options.device);
+  if (!name.ok()) return BadUse(std::string(name.status().message()));
+  auto nic = OpenNic(options.where);
+  if (!nic.ok()) return nic.status();
+  Peripherals::Options wanted;
+  wanted.node = name->node;
+  wanted.program = "tw-periph attach";
+  wanted.call_timeout_ns = 2 * kSecond;
+  auto peripherals = Peripherals::Connect(**nic, std::move(wanted));
+  if (!peripherals.ok()) return peripherals.status();
+  return Session{*std::move(nic), *std::move(peripherals), *std::move(name)};
+}
+
 absl::Status Serve(const AttachOptions& options, std::optional<Daemon>& daemon) {
+  for (const std::string& setting : options.settings) {
+    const size_t equals = setting.find('=');
+    if (equals == 0 || equals == setting.npos) {
+      return BadUse(absl::StrCat("'", setting, "' is not NAME=VALUE"));
+    }
+  }
   Stopper stopper;
-  auto session = OpenSession(options.where, options.device, "tw-periph attach");
+  auto session = OpenLasting(options);
   if (!session.ok()) return session.status();
   auto info = session->peripherals->Info(session->name.device);
   if (!info.ok()) return info.status();
-  return AttachFile(*session, options, stopper, daemon);
+  return info->disk() ? AttachFile(*session, options, stopper, daemon)
+                      : AttachTerminal(*session, options, stopper, daemon);
 }
 
 absl::Status Run(const AttachOptions& options) {
@@ -85,11 +132,17 @@ const RegisterCommand kAttach("attach", [](CLI::App& app, Runner& run) {
   CLI::App* command = app.add_subcommand(
       "attach",
       "Makes a remote device a local one until interrupted. A disk: a file in DIRECTORY, which "
-      "losetup, mkfs and mount accept; its path is printed when it is there");
+      "losetup, mkfs and mount accept. A serial line, character device or program: a terminal, which "
+      "any program opens. Its path is printed when it is there");
   options->where.AddTo(*command);
   command->add_option("DEVICE", options->device, "NODE:NAME")->required();
-  command->add_option("PATH", options->path, "the directory for a disk's file");
+  command->add_option("PATH", options->path, "the directory for a disk's file; a symbolic link to make to a terminal");
   command->add_flag("--shared", options->shared, "let others use the device meanwhile");
+  command
+      ->add_option("--set", options->settings,
+                   "a terminal: set a control of the device first (may be repeated)")
+      ->type_name("NAME=VALUE")
+      ->allow_extra_args(false);
   command->add_flag("--read-only", options->read_only, "a disk: nothing is written");
   command
       ->add_option("--cache", options->cache,
