@@ -18,6 +18,8 @@ constexpr auto kRetryEvery = std::chrono::seconds(1);
 constexpr auto kPatience = std::chrono::milliseconds(500);
 // Of one device, each in a format of its own.
 constexpr size_t kMaxSources = 16;
+// Those whose users have left, and that have not yet ended: each still is a thread.
+constexpr size_t kMaxStopping = 64;
 // Frames up to this size are copied by each feeder that has to keep them; larger ones
 // once for all.
 constexpr size_t kSmallFrameBytes = 1024;
@@ -186,15 +188,16 @@ HubSet::~HubSet() {
 
 void HubSet::Join(ServedDevice& device, const std::shared_ptr<Subscriber>& subscriber) {
   std::lock_guard lock(mutex_);
-  size_t sources = 0;
+  size_t sources = 0, stopping = 0;
   for (const auto& hub : hubs_) {
-    if (&hub->device() != &device) continue;
+    if (&hub->device() != &device || hub->at_rest()) continue;
     if (hub->Join(subscriber)) return;
-    ++sources;
+    ++(hub->HasSubscribers() ? sources : stopping);
   }
-  if (sources >= kMaxSources) {
+  if (sources >= kMaxSources || stopping >= kMaxStopping) {
     return subscriber->OnEnd(absl::ResourceExhaustedError(
-        absl::StrCat("device '", device.name(), "' already makes ", sources, " formats")));
+        absl::StrCat("device '", device.name(), "' already makes ", sources,
+                     " formats (and stops making ", stopping, ")")));
   }
   hubs_.push_back(std::make_unique<Hub>(*this, device, subscriber->wanted(), subscriber));
 }
