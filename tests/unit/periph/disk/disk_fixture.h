@@ -164,6 +164,11 @@ class DiskTest : public ::testing::Test {
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
   }
+  // Lives as long as the server, which may close disks only when it ends.
+  FakeMedium& NewMedium(uint64_t bytes) {
+    media_.push_back(std::make_unique<FakeMedium>(bytes));
+    return *media_.back();
+  }
   void StopServer() {
     server_.reset();
     service_.reset();
@@ -214,6 +219,7 @@ class DiskTest : public ::testing::Test {
   std::unique_ptr<Nic> client_nic_ = wire_.MakeNic(1, "client");
   std::vector<std::pair<std::string, std::function<std::unique_ptr<Device>()>>> offered_;
   std::unique_ptr<Registry> registry_;
+  std::vector<std::unique_ptr<FakeMedium>> media_;
   std::unique_ptr<DiskService> service_;
   std::unique_ptr<rpc::Server> server_;
 };

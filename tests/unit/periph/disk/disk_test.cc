@@ -43,7 +43,7 @@ TEST_F(DiskTest, ReadsWhatWasWrittenHoweverLong) {
 }
 
 TEST_F(DiskTest, WhatIsNotOnTheDiskIsRefusedByTheServerToo) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   Image image(kMiB);
   OfferSpec("disk", "blk:" + image.path());
   StartServer();
@@ -104,7 +104,7 @@ TEST_F(DiskTest, WhatIsNotOnTheDiskIsRefusedByTheServerToo) {
 }
 
 TEST_F(DiskTest, OneWriterOrManyReadersUnlessAllShare) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   OfferFake("disk", &medium);
   StartServer();
   struct Way {
@@ -128,7 +128,7 @@ TEST_F(DiskTest, OneWriterOrManyReadersUnlessAllShare) {
 }
 
 TEST_F(DiskTest, AClosedDiskIsFreeForOthersAtOnce) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   OfferFake("disk", &medium);
   StartServer();
   for (int i = 0; i < 20; ++i) {
@@ -140,7 +140,7 @@ TEST_F(DiskTest, AClosedDiskIsFreeForOthersAtOnce) {
 }
 
 TEST_F(DiskTest, AFlushThatWaitsKeepsNobodyWaiting) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   std::latch flushing(8), go_on(1);
   medium.before_flush = [&] {
     flushing.count_down();
@@ -161,7 +161,7 @@ TEST_F(DiskTest, AFlushThatWaitsKeepsNobodyWaiting) {
 }
 
 TEST_F(DiskTest, ErrorsOfTheMediumReachTheUser) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   OfferFake("disk", &medium);
   StartServer();
   const auto disk = Open("disk");
@@ -181,7 +181,7 @@ TEST_F(DiskTest, ErrorsOfTheMediumReachTheUser) {
 // ------------------------------------------------------- restarts
 
 TEST_F(DiskTest, ARestartedServerIsAskedForTheDiskAgain) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   OfferFake("disk", &medium);
   StartServer();
   const auto disk = Open("disk");
@@ -195,7 +195,7 @@ TEST_F(DiskTest, ARestartedServerIsAskedForTheDiskAgain) {
 }
 
 TEST_F(DiskTest, ADeviceThatIsAbsentAfterARestartIsWaitedFor) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   OfferFake("disk", &medium);
   StartServer();
   const auto disk = Open("disk");
@@ -218,7 +218,7 @@ TEST_F(DiskTest, ADeviceThatIsAbsentAfterARestartIsWaitedFor) {
 }
 
 TEST_F(DiskTest, AMachineThatRestartedIsToldAtTheNextFlush) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   OfferFake("disk", &medium);
   options_.verifier = 1;
   StartServer();
@@ -249,7 +249,7 @@ TEST_F(DiskTest, AMachineThatRestartedIsToldAtTheNextFlush) {
 }
 
 TEST_F(DiskTest, AFlushUnderWayWhenTheMachineRestartsFails) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   OfferFake("disk", &medium);
   options_.verifier = 1;
   StartServer();
@@ -266,7 +266,7 @@ TEST_F(DiskTest, AFlushUnderWayWhenTheMachineRestartsFails) {
 }
 
 TEST_F(DiskTest, AnotherDiskInItsPlaceIsNotUsed) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   medium.geometry.medium = 11;
   OfferFake("disk", &medium);
   StartServer();
@@ -297,7 +297,7 @@ TEST_F(DiskTest, AnotherDiskInItsPlaceIsNotUsed) {
 
 // Who was away so long that his session ended may go on only if nobody wrote meanwhile.
 TEST_F(DiskTest, WhoWasAwayMustNotMissAnothersWrites) {
-  FakeMedium medium(kMiB);
+  FakeMedium& medium = NewMedium(kMiB);
   OfferFake("disk", &medium);
   session_timeout_ns_ = 300 * kMillisecond;
   StartServer();
