@@ -157,7 +157,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (!server->Start().ok()) std::abort();
     handshake = std::move(server);
   } else {
-    handshake = std::make_unique<MemifClientHandshake>(UniqueFd(ends[1]), 2048);
+    handshake = std::make_unique<MemifClientHandshake>(UniqueFd(ends[1]), 2048, -1, 0);
   }
   Shared shared;
   int honest = 0;  // how far an honest peer's script has come
