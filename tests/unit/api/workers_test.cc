@@ -134,6 +134,7 @@ TEST_F(WorkersTest, ClientsAreDividedEvenlyAndEachStaysWithItsWorker) {
   for (int round = 0; round < 5; ++round) {
     for (auto& client : clients) Add(*client);
   }
+  StopServing();
   EXPECT_THAT(words_, ::testing::Each(10));
   // All is done by the worker alone, and so it is counted there.
   for (size_t i = 0; i < 3; ++i) {
