@@ -147,7 +147,11 @@ void LocalPty::AwaitRead(int timeout_ms) const {
   // Only its own end knows what waits there.
   const UniqueFd slave(
       ::open(path_.c_str(), O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+  pollfd wait{slave.get(), POLLIN, 0};
   for (int unread = 0; timeout_ms > 0; timeout_ms -= 10) {
+    // What was written gets there by a kernel thread that may not have run yet:
+    // until then nothing is unread. Polling waits for that thread.
+    ::poll(&wait, 1, 0);
     if (::ioctl(slave.get(), TIOCINQ, &unread) != 0 || unread == 0) return;
     ::poll(nullptr, 0, 10);
   }

@@ -42,8 +42,8 @@ class LocalPty {
   // What a program wrote; empty: nothing is there. Also takes note of news that
   // the settings changed: Look afterwards.
   absl::StatusOr<std::span<const uint8_t>> Read();
-  // Waits until programs have read all that was written, at most so long: what they have
-  // not read when the terminal goes is lost.
+  // Waits until programs have read all that was written, at most so long: what
+  // they have not read when the terminal goes is lost.
   void AwaitRead(int timeout_ms) const;
   // Writes what there is room for.
   absl::StatusOr<size_t> Write(std::span<const uint8_t> bytes);
