@@ -4,6 +4,21 @@
 #include "periph/media/formats.h"
 
 namespace tripwire::periph {
+namespace {
+
+// All the formats of a device, or ANY if there are none that say anything.
+CapsRef CapsOfDevice(const proto::DeviceInfo& info, bool is_sink) {
+  CapsRef all(gst_caps_new_empty());
+  for (const std::string& format :
+       is_sink ? info.sink_formats() : info.source_formats()) {
+    absl::StatusOr<CapsRef> caps = CapsOfFormat(format);
+    if (caps.ok()) all.reset(gst_caps_merge(all.release(), caps->release()));
+  }
+  if (gst_caps_is_empty(all.get())) all.reset(gst_caps_new_any());
+  return all;
+}
+
+}  // namespace
 
 GType PolicyType() {
   static const GEnumValue values[] = {
@@ -55,17 +70,6 @@ void PostError(GstElement* element, const absl::Status& why) {
   g_error_free(error);
 }
 
-CapsRef CapsOfDevice(const proto::DeviceInfo& info, bool sink) {
-  CapsRef all(gst_caps_new_empty());
-  for (const std::string& format :
-       sink ? info.sink_formats() : info.source_formats()) {
-    absl::StatusOr<CapsRef> caps = CapsOfFormat(format);
-    if (caps.ok()) all.reset(gst_caps_merge(all.release(), caps->release()));
-  }
-  if (gst_caps_is_empty(all.get())) all.reset(gst_caps_new_any());
-  return all;
-}
-
 std::string Copy(GstElement* element, const std::string& property) {
   GST_OBJECT_LOCK(element);
   std::string copy = property;
@@ -78,6 +82,107 @@ void Assign(GstElement* element, std::string& property, const GValue* value) {
   GST_OBJECT_LOCK(element);
   property = text != nullptr ? text : "";
   GST_OBJECT_UNLOCK(element);
+}
+
+void InstallSharedProperties(GObjectClass* object_class,
+                             const char* queue_says) {
+  g_object_class_install_property(
+      object_class, kDevice,
+      g_param_spec_string("device", "Device",
+                          "The device, NODE:NAME; no NODE: the only one", "",
+                          kPropertyFlags));
+  g_object_class_install_property(
+      object_class, kPort,
+      g_param_spec_string(
+          "port", "Port",
+          "The network, as after --port; several with spaces between", "",
+          kPropertyFlags));
+  g_object_class_install_property(
+      object_class, kQueue,
+      g_param_spec_uint("queue", "Queue", queue_says, 1, 4096, 4,
+                        kPropertyFlags));
+  g_object_class_install_property(
+      object_class, kExclusive,
+      g_param_spec_boolean("exclusive", "Exclusive",
+                           "Nobody else may use the device meanwhile", FALSE,
+                           kPropertyFlags));
+  g_object_class_install_property(
+      object_class, kReconnect,
+      g_param_spec_boolean("reconnect", "Reconnect",
+                           "Wait for a lost device to come back", TRUE,
+                           kPropertyFlags));
+}
+
+bool ElementState::SetProperty(GstElement* element, guint id,
+                               const GValue* value) {
+  switch (id) {
+    case kDevice:
+      Assign(element, device, value);
+      return true;
+    case kPort:
+      Assign(element, ports, value);
+      return true;
+    case kQueue:
+      options.queue_frames = g_value_get_uint(value);
+      return true;
+    case kExclusive:
+      options.exclusive = g_value_get_boolean(value) != FALSE;
+      return true;
+    case kReconnect:
+      options.reconnect = g_value_get_boolean(value) != FALSE;
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool ElementState::GetProperty(GstElement* element, guint id,
+                               GValue* value) const {
+  switch (id) {
+    case kDevice:
+      g_value_set_string(value, Copy(element, device).c_str());
+      return true;
+    case kPort:
+      g_value_set_string(value, Copy(element, ports).c_str());
+      return true;
+    case kQueue:
+      g_value_set_uint(value, options.queue_frames);
+      return true;
+    case kExclusive:
+      g_value_set_boolean(value, options.exclusive);
+      return true;
+    case kReconnect:
+      g_value_set_boolean(value, options.reconnect);
+      return true;
+    default:
+      return false;
+  }
+}
+
+absl::StatusOr<proto::DeviceInfo> ElementState::Connect(GstElement* element,
+                                                        bool is_sink) {
+  auto parsed = ParseDeviceName(Copy(element, device));
+  if (!parsed.ok()) return parsed.status();
+  name = *std::move(parsed);
+  auto connected = ConnectTo(Copy(element, ports), name.node);
+  if (!connected.ok()) return connected.status();
+  auto info = (*connected)->devices->Info(name.device);
+  if (!info.ok()) return info.status();
+  caps = CapsOfDevice(*info, is_sink);
+  connection = *std::move(connected);
+  return info;
+}
+
+void ElementState::Disconnect() {
+  caps.reset();
+  connection.reset();
+}
+
+GstCaps* ElementState::CapsOf(GstPad* pad, GstCaps* filter) const {
+  CapsRef all(caps != nullptr ? gst_caps_ref(caps.get())
+                              : gst_pad_get_pad_template_caps(pad));
+  if (filter == nullptr) return all.release();
+  return Intersect(filter, all.get()).release();
 }
 
 }  // namespace tripwire::periph

@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "periph/gst/connection.h"
 #include "periph/gst/element.h"
 #include "periph/gst/input_sender.h"
 #include "periph/media/formats.h"
@@ -23,15 +22,9 @@ namespace tripwire::periph {
 namespace {
 
 enum Property : guint {
-  kNoProperty,
-  kDevice,
-  kPort,
-  kFormat,
+  kFormat = kFirstOwnProperty,
   kPolicy,
-  kQueue,
   kSlots,
-  kExclusive,
-  kReconnect,
   kIsLive,
   kLatency,
 };
@@ -44,21 +37,13 @@ struct Ledger {
 
 constexpr uint64_t kStallNs = 250 * kMillisecond;
 
-struct State {
+struct State : StreamingState<FrameStream> {
   // Properties, under the object's lock.
-  std::string device, ports, format;
-  StreamOptions options;
+  std::string format;
   bool live = true;
   uint64_t latency_ns = 40 * kMillisecond;
 
-  // Between start and stop. `stream` changes under the mutex, in the streaming
-  // thread.
-  DeviceName name;
-  std::shared_ptr<Connection> connection;
-  CapsRef makes;
-  std::mutex mutex;
-  std::unique_ptr<FrameStream> stream;
-  bool cancelled = false;
+  // Between start and stop.
   std::string stream_format;
   std::shared_ptr<Ledger> ledger;
   uint64_t taken = 0;   // of this ring
@@ -86,26 +71,13 @@ void SetProperty(GObject* object, guint id, const GValue* value,
   State& state = StateOf(object);
   auto* element = GST_ELEMENT(object);
   switch (id) {
-    case kDevice:
-      return Assign(element, state.device, value);
-    case kPort:
-      return Assign(element, state.ports, value);
     case kFormat:
       return Assign(element, state.format, value);
     case kPolicy:
       state.options.policy = static_cast<Policy>(g_value_get_enum(value));
       return;
-    case kQueue:
-      state.options.queue_frames = g_value_get_uint(value);
-      return;
     case kSlots:
       state.options.slots = g_value_get_uint(value);
-      return;
-    case kExclusive:
-      state.options.exclusive = g_value_get_boolean(value) != FALSE;
-      return;
-    case kReconnect:
-      state.options.reconnect = g_value_get_boolean(value) != FALSE;
       return;
     case kIsLive:
       state.live = g_value_get_boolean(value) != FALSE;
@@ -115,7 +87,8 @@ void SetProperty(GObject* object, guint id, const GValue* value,
       state.latency_ns = g_value_get_uint(value) * kMillisecond;
       return;
     default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
+      if (!state.SetProperty(element, id, value))
+        G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
   }
 }
 
@@ -123,52 +96,34 @@ void GetProperty(GObject* object, guint id, GValue* value, GParamSpec* spec) {
   const State& state = StateOf(object);
   auto* element = GST_ELEMENT(object);
   switch (id) {
-    case kDevice:
-      return g_value_set_string(value, Copy(element, state.device).c_str());
-    case kPort:
-      return g_value_set_string(value, Copy(element, state.ports).c_str());
     case kFormat:
       return g_value_set_string(value, Copy(element, state.format).c_str());
     case kPolicy:
       return g_value_set_enum(value, static_cast<gint>(state.options.policy));
-    case kQueue:
-      return g_value_set_uint(value, state.options.queue_frames);
     case kSlots:
       return g_value_set_uint(value, state.options.slots);
-    case kExclusive:
-      return g_value_set_boolean(value, state.options.exclusive);
-    case kReconnect:
-      return g_value_set_boolean(value, state.options.reconnect);
     case kIsLive:
       return g_value_set_boolean(value, state.live);
     case kLatency:
       return g_value_set_uint(
           value, static_cast<guint>(state.latency_ns / kMillisecond));
     default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
+      if (!state.GetProperty(element, id, value))
+        G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
   }
 }
 
 gboolean Start(GstBaseSrc* src) {
   State& state = StateOf(src);
-  const auto fail = [src](const absl::Status& why) {
-    PostError(GST_ELEMENT(src), why);
+  const auto info = state.Connect(GST_ELEMENT(src), false);
+  if (!info.ok()) {
+    PostError(GST_ELEMENT(src), info.status());
     return FALSE;
-  };
-  auto name = ParseDeviceName(Copy(GST_ELEMENT(src), state.device));
-  if (!name.ok()) return fail(name.status());
-  state.name = *std::move(name);
-  auto connection =
-      ConnectTo(Copy(GST_ELEMENT(src), state.ports), state.name.node);
-  if (!connection.ok()) return fail(connection.status());
-  auto info = (*connection)->devices->Info(state.name.device);
-  if (!info.ok()) return fail(info.status());
-  state.makes = CapsOfDevice(*info, false);
+  }
   state.takes_input = false;
   for (const std::string& format : info->sink_formats()) {
     if (format == kInputFormat) state.takes_input = true;
   }
-  state.connection = *std::move(connection);
   state.cancelled = false;
   state.copies = false;
   return TRUE;
@@ -177,40 +132,23 @@ gboolean Start(GstBaseSrc* src) {
 gboolean Stop(GstBaseSrc* src) {
   State& state = StateOf(src);
   state.input.reset();
-  {
-    const std::lock_guard lock(state.mutex);
-    state.stream.reset();
-  }
-  state.makes.reset();
-  state.connection.reset();
+  state.SetStream(nullptr);
+  state.Disconnect();
   return TRUE;
 }
 
 gboolean Unlock(GstBaseSrc* src) {
-  State& state = StateOf(src);
-  const std::lock_guard lock(state.mutex);
-  state.cancelled = true;
-  if (state.stream != nullptr) state.stream->Cancel();
+  StateOf(src).Cancel();
   return TRUE;
 }
 
 gboolean UnlockStop(GstBaseSrc* src) {
-  State& state = StateOf(src);
-  const std::lock_guard lock(state.mutex);
-  // A cancelled stream stays so: another is opened when frames are wanted
-  // again.
-  if (state.cancelled) state.stream.reset();
-  state.cancelled = false;
+  StateOf(src).EndCancel();
   return TRUE;
 }
 
 GstCaps* GetCaps(GstBaseSrc* src, GstCaps* filter) {
-  const State& state = StateOf(src);
-  CapsRef caps(state.makes != nullptr
-                   ? gst_caps_ref(state.makes.get())
-                   : gst_pad_get_pad_template_caps(src->srcpad));
-  if (filter == nullptr) return caps.release();
-  return Intersect(filter, caps.get()).release();
+  return StateOf(src).CapsOf(src->srcpad, filter);
 }
 
 // Says to the rest of the pipeline what format comes from now on.
@@ -235,16 +173,16 @@ absl::StatusOr<std::string> WantedFormat(GstBaseSrc* src, State& state) {
   if (!asked.empty()) return asked;
   const CapsRef peer(gst_pad_peer_query_caps(src->srcpad, nullptr));
   if (peer == nullptr || gst_caps_is_any(peer.get())) return std::string();
-  const CapsRef both = Intersect(peer.get(), state.makes.get());
+  const CapsRef both = Intersect(peer.get(), state.caps.get());
   if (gst_caps_is_empty(both.get())) {
     return absl::UnimplementedError(
         absl::StrCat("device '", state.name.device, "' makes ",
-                     FormatOfCaps(state.makes.get()), "; the pipeline wants ",
+                     FormatOfCaps(state.caps.get()), "; the pipeline wants ",
                      FormatOfCaps(peer.get())));
   }
   // The device's own order of preference, if the pipeline takes everything it
   // makes.
-  if (gst_caps_is_subset(state.makes.get(), peer.get())) return std::string();
+  if (gst_caps_is_subset(state.caps.get(), peer.get())) return std::string();
   return FormatOfCaps(both.get());
 }
 
@@ -258,18 +196,11 @@ bool OpenStream(GstBaseSrc* src, State& state) {
   if (!format.ok()) return fail(format.status());
   StreamOptions options = state.options;
   options.format = *format;
-  {
-    const std::lock_guard lock(state.mutex);
-    state.stream.reset();
-  }
+  state.SetStream(nullptr);
   auto stream =
       state.connection->devices->OpenSource(state.name.device, options);
   if (!stream.ok()) return fail(stream.status());
-  {
-    const std::lock_guard lock(state.mutex);
-    state.stream = *std::move(stream);
-    if (state.cancelled) state.stream->Cancel();
-  }
+  state.SetStream(*std::move(stream));
   state.ledger = std::make_shared<Ledger>();
   state.taken = 0;
   return Announce(src, state);
@@ -440,59 +371,34 @@ void Finalize(GObject* object) {
 }
 
 void InstallProperties(GObjectClass* object_class) {
-  constexpr auto kFlags = static_cast<GParamFlags>(
-      G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY);
-  g_object_class_install_property(
-      object_class, kDevice,
-      g_param_spec_string("device", "Device",
-                          "The device, NODE:NAME; no NODE: the only one", "",
-                          kFlags));
-  g_object_class_install_property(
-      object_class, kPort,
-      g_param_spec_string(
-          "port", "Port",
-          "The network, as after --port; several with spaces between", "",
-          kFlags));
+  InstallSharedProperties(object_class, "Frames that may wait at the device");
   g_object_class_install_property(
       object_class, kFormat,
       g_param_spec_string(
           "format", "Format",
           "What to ask the device for; empty: what the pipeline can take", "",
-          kFlags));
+          kPropertyFlags));
   g_object_class_install_property(
       object_class, kPolicy,
-      g_param_spec_enum(
-          "policy", "Policy", "What to do with frames that find no free slot",
-          PolicyType(), static_cast<gint>(Policy::kDropOldest), kFlags));
-  g_object_class_install_property(
-      object_class, kQueue,
-      g_param_spec_uint("queue", "Queue", "Frames that may wait at the device",
-                        1, 4096, 4, kFlags));
+      g_param_spec_enum("policy", "Policy",
+                        "What to do with frames that find no free slot",
+                        PolicyType(), static_cast<gint>(Policy::kDropOldest),
+                        kPropertyFlags));
   g_object_class_install_property(
       object_class, kSlots,
       g_param_spec_uint("slots", "Slots", "Frames in the ring in our memory", 2,
-                        4096, 8, kFlags));
-  g_object_class_install_property(
-      object_class, kExclusive,
-      g_param_spec_boolean("exclusive", "Exclusive",
-                           "Nobody else may use the device meanwhile", FALSE,
-                           kFlags));
-  g_object_class_install_property(
-      object_class, kReconnect,
-      g_param_spec_boolean("reconnect", "Reconnect",
-                           "Wait for a lost device to come back", TRUE,
-                           kFlags));
+                        4096, 8, kPropertyFlags));
   g_object_class_install_property(
       object_class, kIsLive,
       g_param_spec_boolean("is-live", "Is live",
                            "Whether the device is a live source", TRUE,
-                           kFlags));
+                           kPropertyFlags));
   g_object_class_install_property(
       object_class, kLatency,
       g_param_spec_uint(
           "latency", "Latency",
           "Milliseconds from capture until frames are shown in time", 0, 60000,
-          40, kFlags));
+          40, kPropertyFlags));
 }
 
 void tripwire_src_class_init(TripwireSrcClass* type) {
