@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "periph/device/passing_sink.h"
 #include "periph/media/formats.h"
 #include "periph/media/sink_line.h"
 
@@ -101,25 +102,17 @@ class ByteTaker {
   Sink* sink_ = nullptr;
 };
 
-class ByteSink final : public Sink {
+class ByteSink final : public PassingSink {
  public:
-  ByteSink(std::unique_ptr<Sink> sink, std::shared_ptr<ByteTaker> to)
-      : to_(std::move(to)), sink_(std::move(sink)) {}
-  const std::string& format() const override { return sink_->format(); }
-  uint64_t max_frame_bytes() const override { return sink_->max_frame_bytes(); }
-  absl::Status Put(const Frame& frame) override {
-    return First(sink_->Put(frame));
-  }
-  absl::Status Drain() override { return First(sink_->Drain()); }
-  void Cancel() override { sink_->Cancel(); }
+  ByteSink(std::unique_ptr<Sink> sink, const std::shared_ptr<ByteTaker>& to)
+      : PassingSink(std::move(sink), to), to_(*to) {}
 
  private:
-  absl::Status First(const absl::Status& status) {
-    const absl::Status taken = to_->status();
+  absl::Status Judge(const absl::Status& status) override {
+    const absl::Status taken = to_.status();
     return taken.ok() ? status : taken;
   }
-  std::shared_ptr<ByteTaker> to_;  // goes after the sink
-  std::unique_ptr<Sink> sink_;
+  ByteTaker& to_;  // kept
 };
 
 // As a value in a launch line.

@@ -4,30 +4,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "periph/device/passing_sink.h"
 #include "periph/media/formats.h"
 #include "periph/media/gst_sink.h"
 
 namespace tripwire::periph {
-namespace {
-
-// A sink with elements of its own.
-class OwnedSink final : public Sink {
- public:
-  OwnedSink(ElementRef bin, std::unique_ptr<Sink> sink)
-      : bin_(std::move(bin)), sink_(std::move(sink)) {}
-  const std::string& format() const override { return sink_->format(); }
-  uint64_t max_frame_bytes() const override { return sink_->max_frame_bytes(); }
-  absl::Status Put(const Frame& frame) override { return sink_->Put(frame); }
-  absl::Status Drain() override { return sink_->Drain(); }
-  void Cancel() override { sink_->Cancel(); }
-
- private:
-  ElementRef bin_;  // goes after the sink
-  std::unique_ptr<Sink> sink_;
-};
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<Sink>> StartSinkLine(
     const std::string& line, const std::string& format,
     const std::function<void(GstElement* bin)>& prepare) {
@@ -51,7 +32,8 @@ absl::StatusOr<std::unique_ptr<Sink>> StartSinkLine(
   absl::StatusOr<std::unique_ptr<Sink>> sink =
       GstSink::Start(bin.get(), takes.get(), format, GstSink::Timing::kKeep);
   if (!sink.ok()) return sink.status();
-  return std::make_unique<OwnedSink>(std::move(bin), *std::move(sink));
+  return std::make_unique<PassingSink>(
+      *std::move(sink), std::shared_ptr<GstElement>(std::move(bin)));
 }
 
 }  // namespace tripwire::periph

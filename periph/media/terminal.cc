@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "periph/device/passing_sink.h"
 #include "periph/media/formats.h"
 #include "periph/media/sink_line.h"
 #include "periph/media/window.h"
@@ -64,24 +65,6 @@ GstFlowReturn OnSample(GstAppSink* from, gpointer) {
   return GST_FLOW_OK;
 }
 
-// Leaves the terminal as it was found.
-class TerminalSink final : public Sink {
- public:
-  explicit TerminalSink(std::unique_ptr<Sink> sink) : sink_(std::move(sink)) {}
-  ~TerminalSink() override {
-    sink_.reset();
-    Print("\x1b[0m\x1b[?25h\x1b[?1049l");
-  }
-  const std::string& format() const override { return sink_->format(); }
-  uint64_t max_frame_bytes() const override { return sink_->max_frame_bytes(); }
-  absl::Status Put(const Frame& frame) override { return sink_->Put(frame); }
-  absl::Status Drain() override { return sink_->Drain(); }
-  void Cancel() override { sink_->Cancel(); }
-
- private:
-  std::unique_ptr<Sink> sink_;
-};
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Sink>> ShowInTerminal(const std::string& format,
@@ -116,7 +99,10 @@ absl::StatusOr<std::unique_ptr<Sink>> ShowInTerminal(const std::string& format,
       });
   if (!sink.ok()) return sink.status();
   Print("\x1b[?1049h\x1b[?25l\x1b[2J");
-  return std::make_unique<TerminalSink>(*std::move(sink));
+  // The terminal is left as it was found.
+  std::shared_ptr<void> restore(
+      nullptr, [](void*) { Print("\x1b[0m\x1b[?25h\x1b[?1049l"); });
+  return std::make_unique<PassingSink>(*std::move(sink), std::move(restore));
 }
 
 }  // namespace tripwire::periph

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "periph/device/passing_sink.h"
 #include "periph/media/formats.h"
 #include "periph/media/input_event.h"
 #include "periph/media/sink_line.h"
@@ -32,26 +33,18 @@ void Listen(GstElement* bin, OnInput on_input) {
       [](gpointer of) { delete static_cast<OnInput*>(of); });
 }
 
-class WindowSink final : public Sink {
+class WindowSink final : public PassingSink {
  public:
-  explicit WindowSink(std::unique_ptr<Sink> sink) : sink_(std::move(sink)) {}
-  const std::string& format() const override { return sink_->format(); }
-  uint64_t max_frame_bytes() const override { return sink_->max_frame_bytes(); }
-  absl::Status Put(const Frame& frame) override {
-    return Judged(sink_->Put(frame));
-  }
-  absl::Status Drain() override { return Judged(sink_->Drain()); }
-  void Cancel() override { sink_->Cancel(); }
+  using PassingSink::PassingSink;
 
  private:
   // GStreamer's word for a window that its user has closed is an error.
-  static absl::Status Judged(const absl::Status& status) {
+  absl::Status Judge(const absl::Status& status) override {
     if (status.ok() ||
         !absl::StrContains(status.message(), "window was closed"))
       return status;
     return absl::CancelledError("the window was closed");
   }
-  std::unique_ptr<Sink> sink_;
 };
 
 }  // namespace

@@ -27,7 +27,7 @@ using ::testing::StartsWith;
 
 constexpr double kSeconds = 60;
 
-class PeriphBytesTest : public ::testing::TestWithParam<Wire> {
+class PeriphBytesTest : public DeviceTest {
  protected:
   // A running attach, once it has a terminal.
   struct Attached {
@@ -67,14 +67,6 @@ class PeriphBytesTest : public ::testing::TestWithParam<Wire> {
     pollfd wait{fd.get(), POLLIN, 0};
     return ::poll(&wait, 1, 0) > 0 && (wait.revents & POLLHUP) != 0;
   }
-  static void ExpectOneLine(const Result& result, const std::string& said) {
-    EXPECT_NE(result.exit_code, 0);
-    EXPECT_THAT(result.err, HasSubstr(said));
-    EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1)
-        << result.err;
-  }
-
-  DeviceServer server_{GetParam()};
 };
 
 TEST_P(PeriphBytesTest, ProgramsAreReadAndWritten) {
@@ -87,13 +79,9 @@ TEST_P(PeriphBytesTest, ProgramsAreReadAndWritten) {
 
   const std::string input = RandomBytes(7, 2'000'000);
   WriteFile(server_.Path("input"), input);
-  std::string line;
-  for (const std::string& word :
-       server_.Command({"cat", "--to", "server:copy"})) {
-    line += "'" + word + "' ";
-  }
   const Result copied =
-      Execute({"sh", "-c", line + "< " + server_.Path("input")});
+      server_.RunLine(Quoted(server_.Command({"cat", "--to", "server:copy"})) +
+                      "< " + server_.Path("input"));
   EXPECT_EQ(copied.exit_code, 0) << copied.err;
   EXPECT_TRUE(ReadFile(server_.Path("copy")) == input);
 
@@ -314,11 +302,8 @@ TEST_P(PeriphBytesTest, MistakesAreToldInOneLine) {
   ExpectOneLine(bad, "not a terminal");
 }
 
-INSTANTIATE_TEST_SUITE_P(Over, PeriphBytesTest,
-                         ::testing::Values(Wire::kMemif),
-                         [](const auto& info) {
-                           return std::string(Name(info.param));
-                         });
+INSTANTIATE_TEST_SUITE_P(Over, PeriphBytesTest, ::testing::Values(Wire::kMemif),
+                         WireName);
 
 }  // namespace
 }  // namespace tripwire::systest

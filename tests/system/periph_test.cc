@@ -8,9 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/system/harness/network.h"
-#include "tests/system/harness/process.h"
-#include "tests/system/harness/share.h"
+#include "tests/system/harness/devices.h"
 #include "tests/system/harness/tree.h"
 
 namespace tripwire::systest {
@@ -22,68 +20,35 @@ using ::testing::Not;
 
 constexpr double kSoon = 60;
 
-class PeriphTest : public ::testing::TestWithParam<Wire> {
- protected:
-  PeriphTest() : network_(GetParam(), temp_.path(), 2) {}
-  ~PeriphTest() override {
-    if (HasFailure()) std::cerr << "--- tw-periphd:\n" << Tail(server_.err());
-  }
-
-  void Start(const Argv& arguments) {
-    Argv command = {Program("tw-periphd"), "--node", "lab", "--port", network_.ServerPort()};
-    command.insert(command.end(), arguments.begin(), arguments.end());
-    server_ = Process(command, network_.ServerNode());
-    ASSERT_TRUE(Eventually(kSoon, [&] {
-      return server_.err().find("ready") != std::string::npos || !server_.Running();
-    }));
-    ASSERT_TRUE(server_.Running()) << server_.err();
-  }
-  Argv Command(Argv arguments, int client = 0) {
-    arguments.insert(arguments.begin(), Program("tw-periph"));
-    arguments.push_back("--port");
-    arguments.push_back(network_.ClientPort(client));
-    return arguments;
-  }
-  Result Use(const Argv& arguments, int client = 0) {
-    return Execute(Command(arguments, client), kSoon, network_.ClientNode(client));
-  }
-  Process UseOn(const Argv& arguments, int client = 0) {
-    return Process(Command(arguments, client), network_.ClientNode(client));
-  }
-
-  TempDir temp_;
-  Network network_;
-  Process server_;
-};
+using PeriphTest = DeviceTest;
 
 // One line that says it, and the exit code.
 void ExpectError(const Result& result, int code, const std::string& what) {
   EXPECT_EQ(result.exit_code, code) << result.err;
-  EXPECT_THAT(result.err, HasSubstr(what));
-  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  ExpectOneLine(result, what);
 }
 
 TEST_P(PeriphTest, LsAndInfoTellWhatThereIs) {
-  Start({"--device", "pat=pattern:bytes=64", "--device", "gone=chr:" + temp_.path() + "/none",
-         "--access", "pat=ro"});
-  const Result plain = Use({"ls"});
+  server_.Start({"pat=pattern:bytes=64", "gone=chr:" + server_.Path("none")},
+                {"--access", "pat=ro"});
+  const Result plain = server_.Run({"ls"});
   EXPECT_EQ(plain.exit_code, 0) << plain.err;
-  EXPECT_THAT(plain.out, HasSubstr("lab:pat"));
+  EXPECT_THAT(plain.out, HasSubstr("server:pat"));
   EXPECT_THAT(plain.out, HasSubstr("absent"));
-  const Result json = Use({"ls", "lab", "--json"});
+  const Result json = server_.Run({"ls", "server", "--json"});
   EXPECT_THAT(json.out, HasSubstr("\"device\":\"pat\",\"kind\":\"pattern\""));
   EXPECT_THAT(json.out, HasSubstr("\"read_only\":true"));
-  const Result info = Use({"info", "lab:pat"});
+  const Result info = server_.Run({"info", "server:pat"});
   EXPECT_EQ(info.exit_code, 0) << info.err;
   EXPECT_THAT(info.out, HasSubstr("application/octet-stream"));
 }
 
 TEST_P(PeriphTest, CatGivesEveryByteOfAProgram) {
   const std::string content = RandomBytes(7, 8 << 20);
-  WriteFile(temp_.path() + "/data", content);
-  Start({"--device", "data=exec:cat " + temp_.path() + "/data"});
+  WriteFile(server_.Path("data"), content);
+  server_.Start({"data=exec:cat " + server_.Path("data")});
   for (int round = 0; round < 2; ++round) {
-    const Result result = Use({"cat", ":data"});
+    const Result result = server_.Run({"cat", ":data"});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_EQ(result.out.size(), content.size());
     EXPECT_TRUE(result.out == content);
@@ -93,21 +58,19 @@ TEST_P(PeriphTest, CatGivesEveryByteOfAProgram) {
 
 TEST_P(PeriphTest, CatTakesStandardInputToAProgram) {
   const std::string content = RandomBytes(8, 1 << 20);
-  const std::string from = temp_.path() + "/from", to = temp_.path() + "/to";
+  const std::string from = server_.Path("from"), to = server_.Path("to");
   WriteFile(from, content);
-  Start({"--device", "data=exec:cat > " + to});
-  const Argv cat = Command({"cat", "--to", ":data"});
-  std::string line = "exec";
-  for (const std::string& word : cat) line += " '" + word + "'";
-  const Result result = Execute({"sh", "-c", line + " < " + from}, kSoon, network_.ClientNode(0));
+  server_.Start({"data=exec:cat > " + to});
+  const Result result =
+      server_.RunLine("exec " + Quoted(server_.Command({"cat", "--to", ":data"})) + "< " + from);
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(Eventually(kSoon, [&] { return Exists(to) && ReadFile(to) == content; }));
 }
 
 TEST_P(PeriphTest, ManyUsersGetTheSameFrames) {
-  Start({"--device", "pat=pattern:bytes=64,rate=200"});
+  server_.Start({"pat=pattern:bytes=64,rate=200"});
   const Argv cat = {"cat", ":pat", "-n", "100", "--policy", "drop-oldest"};
-  Process first = UseOn(cat, 0), second = UseOn(cat, 1);
+  Process first = server_.Begin(cat, 0), second = server_.Begin(cat, 1);
   EXPECT_EQ(first.Wait(kSoon), 0) << first.err();
   EXPECT_EQ(second.Wait(kSoon), 0) << second.err();
   EXPECT_EQ(first.out().size(), 6400u);
@@ -115,38 +78,34 @@ TEST_P(PeriphTest, ManyUsersGetTheSameFrames) {
 }
 
 TEST_P(PeriphTest, AReaderThatGoesEndsCatInSilence) {
-  Start({"--device", "pat=pattern:bytes=4096,rate=0"});
-  std::string line;
-  for (const std::string& word : Command({"cat", ":pat"})) line += " '" + word + "'";
-  const Result result = Execute({"bash", "-c",
-                                 line + " | head -c 100000 | wc -c; "
-                                        "echo ${PIPESTATUS[0]}"},
-                                kSoon, network_.ClientNode(0));
+  server_.Start({"pat=pattern:bytes=4096,rate=0"});
+  const Result result = server_.RunLine(Quoted(server_.Command({"cat", ":pat"})) +
+                                        "| head -c 100000 | wc -c; echo ${PIPESTATUS[0]}");
   EXPECT_EQ(result.out, "100000\n0\n");
   EXPECT_THAT(result.err, IsEmpty());
 }
 
 TEST_P(PeriphTest, SignalsEndBothSidesCleanly) {
-  Start({"--device", "pat=pattern:bytes=64,rate=100"});
+  server_.Start({"pat=pattern:bytes=64,rate=100"});
   for (const int signal : {SIGINT, SIGTERM}) {
-    Process cat = UseOn({"cat", ":pat"});
+    Process cat = server_.Begin({"cat", ":pat"});
     ASSERT_TRUE(Eventually(kSoon, [&] { return !cat.out().empty(); })) << cat.err();
     cat.Signal(signal);
     EXPECT_EQ(cat.Wait(kSoon), 0) << cat.err();
     EXPECT_THAT(cat.err(), IsEmpty());
   }
-  Process cat = UseOn({"cat", ":pat"});
+  Process cat = server_.Begin({"cat", ":pat"});
   ASSERT_TRUE(Eventually(kSoon, [&] { return !cat.out().empty(); })) << cat.err();
-  server_.Signal(SIGTERM);
-  EXPECT_EQ(server_.Wait(kSoon), 0) << server_.err();
+  server_.process().Signal(SIGTERM);
+  EXPECT_EQ(server_.process().Wait(kSoon), 0) << server_.process().err();
 }
 
 TEST_P(PeriphTest, AUserRidesThroughACrashOfTheServer) {
-  Start({"--device", "pat=pattern:bytes=64,rate=100"});
-  Process cat = UseOn({"cat", "lab:pat", "-q"});
+  server_.Start({"pat=pattern:bytes=64,rate=100"});
+  Process cat = server_.Begin({"cat", "server:pat", "-q"});
   ASSERT_TRUE(Eventually(kSoon, [&] { return !cat.out().empty(); })) << cat.err();
-  server_.Kill();
-  Start({"--device", "pat=pattern:bytes=64,rate=100"});
+  server_.Crash();
+  server_.Start({"pat=pattern:bytes=64,rate=100"});
   const size_t before = cat.out().size();
   EXPECT_TRUE(Eventually(kSoon, [&] { return cat.out().size() > before + 640; })) << cat.err();
   EXPECT_TRUE(cat.Running());
@@ -154,48 +113,51 @@ TEST_P(PeriphTest, AUserRidesThroughACrashOfTheServer) {
 }
 
 TEST_P(PeriphTest, AUserThatCrashesFreesTheDevice) {
-  Start({"--device", "pat=pattern:bytes=64,rate=100", "--access", "pat=exclusive"});
-  Process cat = UseOn({"cat", ":pat"});
+  server_.Start({"pat=pattern:bytes=64,rate=100"}, {"--access", "pat=exclusive"});
+  Process cat = server_.Begin({"cat", ":pat"});
   ASSERT_TRUE(Eventually(kSoon, [&] { return !cat.out().empty(); })) << cat.err();
-  ExpectError(Use({"cat", ":pat", "-n", "1"}, 1), 1, "busy");
+  ExpectError(server_.Run({"cat", ":pat", "-n", "1"}, kSoon, 1), 1, "busy");
   cat.Kill();
-  EXPECT_TRUE(Eventually(kSoon, [&] { return Use({"cat", ":pat", "-n", "1"}, 1).exit_code == 0; }));
+  Result next;
+  EXPECT_TRUE(Eventually(kSoon, [&] {
+    next = server_.Run({"cat", ":pat", "-n", "1"}, kSoon, 1);
+    return next.exit_code == 0;
+  })) << next.err;
 }
 
 TEST_P(PeriphTest, ControlsAndStatisticsAreShown) {
-  Start({"--device", "pat=pattern:bytes=64,rate=500"});
-  const Result controls = Use({"ctl", ":pat"});
+  server_.Start({"pat=pattern:bytes=64,rate=500"});
+  const Result controls = server_.Run({"ctl", ":pat"});
   EXPECT_EQ(controls.exit_code, 0) << controls.err;
   EXPECT_THAT(controls.out, HasSubstr("checked"));
-  ExpectError(Use({"ctl", ":pat", "none=1"}), 1, "none");
-  const Result stat = Use({"stat", ":pat", "--json", "-n", "2", "-i", "0.5"});
+  ExpectError(server_.Run({"ctl", ":pat", "none=1"}), 1, "none");
+  const Result stat = server_.Run({"stat", ":pat", "--json", "-n", "2", "-i", "0.5"});
   EXPECT_EQ(stat.exit_code, 0) << stat.err;
   EXPECT_THAT(stat.out, HasSubstr("\"latency\":{\"p50_ns\":"));
   EXPECT_THAT(stat.out, HasSubstr("\"lost\":0"));
-  Process cat = UseOn({"cat", ":pat"});
+  Process cat = server_.Begin({"cat", ":pat"});
   ASSERT_TRUE(Eventually(kSoon, [&] { return !cat.out().empty(); })) << cat.err();
-  const Result streams = Use({"stat", "lab:", "--json", "-n", "1"}, 1);
+  const Result streams = server_.Run({"stat", "server:", "--json", "-n", "1"}, kSoon, 1);
   EXPECT_EQ(streams.exit_code, 0) << streams.err;
   EXPECT_THAT(streams.out, HasSubstr("\"program\":\"tw-periph cat\""));
   EXPECT_THAT(streams.out, HasSubstr("\"policy\":\"block\""));
 }
 
 TEST_P(PeriphTest, MistakesAreOneLine) {
-  Start({"--device", "pat=pattern:bytes=64", "--device", "other=pattern:", "--access", "pat=ro",
-         "--access", "other=node=friend"});
-  ExpectError(Use({"cat", ":none"}), 1, "none");
-  ExpectError(Use({"cat", "nobody:pat"}), 1, "nobody");
-  ExpectError(Use({"cat", "pat"}), 2, "NODE:NAME");
-  ExpectError(Use({"cat", ":pat", "--format", "video/x-raw"}), 1, "octet-stream");
-  ExpectError(Use({"cat", ":other"}), 1, "not for node");
-  ExpectError(Use({"ctl", ":pat", "checked=1"}), 1, "read-only");
-  ExpectError(Use({"ctl", ":pat", "checked"}), 2, "NAME=VALUE");
-  ExpectError(Use({"info", ":none"}), 1, "none");
+  server_.Start({"pat=pattern:bytes=64", "other=pattern:"},
+                {"--access", "pat=ro", "--access", "other=node=friend"});
+  ExpectError(server_.Run({"cat", ":none"}), 1, "none");
+  ExpectError(server_.Run({"cat", "nobody:pat"}), 1, "nobody");
+  ExpectError(server_.Run({"cat", "pat"}), 2, "NODE:NAME");
+  ExpectError(server_.Run({"cat", ":pat", "--format", "video/x-raw"}), 1, "octet-stream");
+  ExpectError(server_.Run({"cat", ":other"}), 1, "not for node");
+  ExpectError(server_.Run({"ctl", ":pat", "checked=1"}), 1, "read-only");
+  ExpectError(server_.Run({"ctl", ":pat", "checked"}), 2, "NAME=VALUE");
+  ExpectError(server_.Run({"info", ":none"}), 1, "none");
 }
 
 INSTANTIATE_TEST_SUITE_P(Over, PeriphTest,
-                         ::testing::Values(Wire::kMemif, Wire::kEth, Wire::kFaultyMemif),
-                         [](const auto& info) { return std::string(Name(info.param)); });
+                         ::testing::Values(Wire::kMemif, Wire::kEth, Wire::kFaultyMemif), WireName);
 
 TEST(PeriphServerTest, MistakesAreOneLine) {
   const auto serve = [](const Argv& arguments) {

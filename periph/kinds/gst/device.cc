@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "periph/device/passing_sink.h"
 #include "periph/kinds/gst/controls.h"
 #include "periph/media/formats.h"
 #include "periph/media/gst_sink.h"
@@ -61,22 +62,6 @@ absl::StatusOr<ElementRef> ParseLine(const std::string& line) {
 bool HasPad(GstElement* bin, const char* name) {
   return PadRef(gst_element_get_static_pad(bin, name)) != nullptr;
 }
-
-// Keeps the elements taken, and lets go of them when it is destroyed.
-class HeldSink final : public Sink {
- public:
-  HeldSink(std::unique_ptr<Sink> sink, std::shared_ptr<void> hold)
-      : hold_(std::move(hold)), sink_(std::move(sink)) {}
-  const std::string& format() const override { return sink_->format(); }
-  uint64_t max_frame_bytes() const override { return sink_->max_frame_bytes(); }
-  absl::Status Put(const Frame& frame) override { return sink_->Put(frame); }
-  absl::Status Drain() override { return sink_->Drain(); }
-  void Cancel() override { sink_->Cancel(); }
-
- private:
-  std::shared_ptr<void> hold_;  // goes after the sink
-  std::unique_ptr<Sink> sink_;
-};
 
 const RegisterKind kGst{{
     "gst",
@@ -204,7 +189,7 @@ absl::StatusOr<std::unique_ptr<Sink>> GstDevice::StartSink(
   if (!sink.ok()) return sink.status();
   auto hold = std::make_shared<int>(0);
   sink_in_use_ = hold;
-  return std::make_unique<HeldSink>(*std::move(sink), std::move(hold));
+  return std::make_unique<PassingSink>(*std::move(sink), std::move(hold));
 }
 
 absl::StatusOr<std::vector<Control>> GstDevice::Controls() {

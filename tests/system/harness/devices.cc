@@ -2,6 +2,7 @@
 #include "tests/system/harness/devices.h"
 
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <pty.h>
@@ -57,6 +58,22 @@ Result DeviceServer::Run(const Argv& arguments, double timeout_seconds,
                          int client) const {
   return Execute(Command(arguments, client), timeout_seconds,
                  network_.ClientNode(client));
+}
+
+Result DeviceServer::RunLine(const std::string& line, int client) const {
+  return Execute({"bash", "-c", line}, 60, network_.ClientNode(client));
+}
+
+std::string WireName(const ::testing::TestParamInfo<Wire>& info) {
+  return std::string(Name(info.param));
+}
+
+void ExpectOneLine(const Result& result, const std::string& said) {
+  EXPECT_GT(result.exit_code, 0);
+  EXPECT_LT(result.exit_code, 126);
+  EXPECT_THAT(result.err, ::testing::HasSubstr(said));
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1)
+      << result.err;
 }
 
 FarLine::FarLine() {

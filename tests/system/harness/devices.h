@@ -2,6 +2,8 @@
 #ifndef TRIPWIRE_TESTS_SYSTEM_HARNESS_DEVICES_H_
 #define TRIPWIRE_TESTS_SYSTEM_HARNESS_DEVICES_H_
 
+#include <gtest/gtest.h>
+
 #include <memory>
 #include <string>
 
@@ -23,6 +25,7 @@ class DeviceServer {
   Process& process() { return process_; }
   void Crash() { process_.Kill(); }
   const TempDir& temp() const { return temp_; }
+  const Network& network() const { return network_; }
   std::string Path(const std::string& name) const {
     return temp_.path() + "/" + name;
   }
@@ -32,12 +35,24 @@ class DeviceServer {
   Process Begin(const Argv& arguments, int client = 0) const;
   Result Run(const Argv& arguments, double timeout_seconds = 60,
              int client = 0) const;
+  // A line of a shell, at a client's node.
+  Result RunLine(const std::string& line, int client = 0) const;
 
  private:
   TempDir temp_;
   Network network_;
   Process process_;
 };
+
+// A server and two clients, over each kind of wire.
+class DeviceTest : public ::testing::TestWithParam<Wire> {
+ protected:
+  DeviceServer server_{GetParam(), 2};
+};
+std::string WireName(const ::testing::TestParamInfo<Wire>& info);
+
+// A failure that says so in one line, which has this in it.
+void ExpectOneLine(const Result& result, const std::string& said);
 
 // A pty: what has its slave open is at one end of a serial line, the test at
 // the other.

@@ -203,6 +203,12 @@ std::string MustRun(const Argv& argv, double timeout_seconds,
   return result.out;
 }
 
+std::string Quoted(const Argv& argv) {
+  std::string line;
+  for (const std::string& word : argv) line += "'" + word + "' ";
+  return line;
+}
+
 std::string Program(const std::string& name) {
   return std::string(TRIPWIRE_BIN_DIR) + "/" + name;
 }

@@ -65,6 +65,9 @@ Result Execute(const Argv& argv, double timeout_seconds = 60,
 std::string MustRun(const Argv& argv, double timeout_seconds = 60,
                     const SpawnOptions& options = {});
 
+// As a line for a shell.
+std::string Quoted(const Argv& argv);
+
 // The full path of one of the project's programs.
 std::string Program(const std::string& name);
 

@@ -21,10 +21,7 @@ bool Readable(int fd, int timeout_ms) {
 }
 
 TEST_F(WaitingTest, TheDescriptorIsReadableWhenThereIsNews) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, {.slots = 4});
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream({.slots = 4});
   const auto fd = stream->EventFd();
   ASSERT_TRUE(fd.ok()) << fd.status();
   std::thread source([&] {
@@ -61,7 +58,8 @@ TEST_F(WaitingTest, TheDescriptorTellsOfLinksThatWereLostAndCancel) {
     while (!ready()) {
       const auto view = stream->Next(0);
       ASSERT_EQ(view.status().code(), absl::StatusCode::kDeadlineExceeded) << view.status();
-      if (!ready()) ASSERT_TRUE(Readable(*fd, 60'000));
+      if (ready()) return;
+      ASSERT_TRUE(Readable(*fd, 60'000));
     }
   };
   await([&] { return stream->device_present(); });
@@ -100,10 +98,7 @@ Detached TakeAll(FrameStream& stream, std::vector<std::string>& taken, bool& end
 }
 
 TEST_F(WaitingTest, ACoroutineTakesFrames) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, Block());
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream(Block());
   std::thread source([&] {
     for (int i = 0; i < kFrames; ++i) cam_.Emit(absl::StrCat(i));
     cam_.End(absl::OkStatus());
@@ -118,10 +113,7 @@ TEST_F(WaitingTest, ACoroutineTakesFrames) {
 }
 
 TEST_F(WaitingTest, ClocksAreKnownAndLateFramesCounted) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, {.late_ns = 50 * kMillisecond});
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream({.late_ns = 50 * kMillisecond});
   while (!stream->clock().known()) {
     (void)stream->Next(client_nic_->clock().NowNs() + kMillisecond);
   }
@@ -143,10 +135,7 @@ TEST_F(WaitingTest, ARingLargerThanAllowedIsNotMade) {
 }
 
 TEST_F(WaitingTest, ViewsOutliveTheirStream) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user);
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream();
   cam_.Emit("kept");
   auto view = stream->Next(Soon());
   ASSERT_TRUE(view.ok());

@@ -192,6 +192,12 @@ class DiskTest : public ::testing::Test {
     EXPECT_TRUE(disk.ok()) << disk.status();
     return disk.ok() ? *std::move(disk) : nullptr;
   }
+  // A server of one disk, and that disk as its user has it.
+  std::shared_ptr<RemoteDisk> Serve(FakeMedium& medium) {
+    OfferFake("disk", &medium);
+    StartServer();
+    return Open("disk");
+  }
   static absl::StatusOr<std::shared_ptr<RemoteDisk>> TryOpen(
       std::shared_ptr<ControlChannel> channel, RemoteDisk::Options options) {
     return RemoteDisk::Open(std::move(channel), std::move(options));

@@ -43,7 +43,6 @@ TEST_F(DiskTest, ReadsWhatWasWrittenHoweverLong) {
 }
 
 TEST_F(DiskTest, WhatIsNotOnTheDiskIsRefusedByTheServerToo) {
-  FakeMedium& medium = NewMedium(kMiB);
   Image image(kMiB);
   OfferSpec("disk", "blk:" + image.path());
   StartServer();
@@ -146,9 +145,7 @@ TEST_F(DiskTest, AFlushThatWaitsKeepsNobodyWaiting) {
     flushing.count_down();
     go_on.wait();
   };
-  OfferFake("disk", &medium);
-  StartServer();
-  const auto disk = Open("disk");
+  const auto disk = Serve(medium);
   std::vector<std::thread> threads;
   for (int i = 0; i < 8; ++i) {
     threads.emplace_back([&] { EXPECT_TRUE(disk->Flush().ok()); });
@@ -162,9 +159,7 @@ TEST_F(DiskTest, AFlushThatWaitsKeepsNobodyWaiting) {
 
 TEST_F(DiskTest, ErrorsOfTheMediumReachTheUser) {
   FakeMedium& medium = NewMedium(kMiB);
-  OfferFake("disk", &medium);
-  StartServer();
-  const auto disk = Open("disk");
+  const auto disk = Serve(medium);
   medium.write_status = absl::ResourceExhaustedError("no space");
   EXPECT_TRUE(absl::IsResourceExhausted(disk->Write(0, Data(512), false)));
   medium.write_status = absl::DataLossError("bad block");
@@ -182,9 +177,7 @@ TEST_F(DiskTest, ErrorsOfTheMediumReachTheUser) {
 
 TEST_F(DiskTest, ARestartedServerIsAskedForTheDiskAgain) {
   FakeMedium& medium = NewMedium(kMiB);
-  OfferFake("disk", &medium);
-  StartServer();
-  const auto disk = Open("disk");
+  const auto disk = Serve(medium);
   ASSERT_TRUE(disk->Write(100, Data(100, 5), false).ok());
   for (int i = 0; i < 3; ++i) {
     RestartServer();
@@ -196,9 +189,7 @@ TEST_F(DiskTest, ARestartedServerIsAskedForTheDiskAgain) {
 
 TEST_F(DiskTest, ADeviceThatIsAbsentAfterARestartIsWaitedFor) {
   FakeMedium& medium = NewMedium(kMiB);
-  OfferFake("disk", &medium);
-  StartServer();
-  const auto disk = Open("disk");
+  const auto disk = Serve(medium);
   ASSERT_TRUE(disk->Write(0, Data(10, 1), false).ok());
   StopServer();
   medium.open_status = absl::UnavailableError("unplugged");
@@ -219,10 +210,8 @@ TEST_F(DiskTest, ADeviceThatIsAbsentAfterARestartIsWaitedFor) {
 
 TEST_F(DiskTest, AMachineThatRestartedIsToldAtTheNextFlush) {
   FakeMedium& medium = NewMedium(kMiB);
-  OfferFake("disk", &medium);
   options_.verifier = 1;
-  StartServer();
-  const auto disk = Open("disk");
+  const auto disk = Serve(medium);
   const auto reboot = [&] {
     ++options_.verifier;
     RestartServer();
@@ -250,10 +239,8 @@ TEST_F(DiskTest, AMachineThatRestartedIsToldAtTheNextFlush) {
 
 TEST_F(DiskTest, AFlushUnderWayWhenTheMachineRestartsFails) {
   FakeMedium& medium = NewMedium(kMiB);
-  OfferFake("disk", &medium);
   options_.verifier = 1;
-  StartServer();
-  const auto disk = Open("disk");
+  const auto disk = Serve(medium);
   ASSERT_TRUE(disk->Write(0, Data(10, 1), false).ok());
   wire_.SetCut(true);
   std::thread flusher([&] { EXPECT_TRUE(absl::IsDataLoss(disk->Flush())); });
@@ -268,9 +255,7 @@ TEST_F(DiskTest, AFlushUnderWayWhenTheMachineRestartsFails) {
 TEST_F(DiskTest, AnotherDiskInItsPlaceIsNotUsed) {
   FakeMedium& medium = NewMedium(kMiB);
   medium.geometry.medium = 11;
-  OfferFake("disk", &medium);
-  StartServer();
-  const auto other_size = Open("disk");
+  const auto other_size = Serve(medium);
   StopServer();
   medium.content.resize(2 * kMiB);
   StartServer();

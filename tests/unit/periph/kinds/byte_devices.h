@@ -104,6 +104,13 @@ inline Frame FrameOf(std::string_view text) {
   return frame;
 }
 
+// All of `bytes`, in pieces.
+inline void PutAll(Sink& sink, const std::string& bytes, size_t piece_bytes) {
+  for (size_t at = 0; at < bytes.size(); at += piece_bytes) {
+    ASSERT_TRUE(sink.Put(FrameOf(bytes.substr(at, piece_bytes))).ok());
+  }
+}
+
 // Bytes of every value, in an order that does not repeat soon.
 inline std::string ManyBytes(size_t length) {
   std::string bytes(length, '\0');

@@ -76,9 +76,7 @@ TEST_F(CharacterTest, BytesPassAFifoBothWays) {
   auto source = Start(*device, taker);
   auto sink = StartSink(*device);
   const std::string sent = ManyBytes(300'000);
-  for (size_t at = 0; at < sent.size(); at += 50'000) {
-    ASSERT_TRUE(sink->Put(FrameOf(sent.substr(at, 50'000))).ok());
-  }
+  PutAll(*sink, sent, 50'000);
   EXPECT_EQ(taker.WaitFor(sent.size()), sent);
 }
 

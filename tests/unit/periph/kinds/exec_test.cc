@@ -34,9 +34,7 @@ TEST_F(ExecTest, WhatGoesInComesOut) {
   auto source = Start(*device, taker);
   auto sink = StartSink(*device);
   const std::string bytes = ManyBytes(1'000'000);
-  for (size_t at = 0; at < bytes.size(); at += 65'000) {
-    ASSERT_TRUE(sink->Put(FrameOf(bytes.substr(at, 65'000))).ok());
-  }
+  PutAll(*sink, bytes, 65'000);
   EXPECT_EQ(taker.WaitFor(bytes.size()), bytes);
   // Its input ends with the writer; then cat ends, and so does the stream.
   EXPECT_TRUE(sink->Drain().ok());

@@ -35,9 +35,7 @@ TEST_F(SerialTest, BytesGoBothWaysUnchangedOverOneDescriptor) {
     arrived = ReadBytes(pty.master.get(), to.size());
   });
   EXPECT_EQ(taker.WaitFor(from.size()), from);
-  for (size_t at = 0; at < to.size(); at += 40'000) {
-    ASSERT_TRUE(sink->Put(FrameOf(to.substr(at, 40'000))).ok());
-  }
+  PutAll(*sink, to, 40'000);
   EXPECT_TRUE(sink->Drain().ok());
   far_end.join();
   EXPECT_EQ(arrived, to);

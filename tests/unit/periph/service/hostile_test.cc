@@ -61,7 +61,6 @@ class HostileTest : public ServiceTest {
                                : absl::StatusCode::kOk;
   }
 
-  std::unique_ptr<Peripherals> user_;
   std::unique_ptr<Context> context_;
   LinkId link_;
 };

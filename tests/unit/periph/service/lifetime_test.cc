@@ -21,10 +21,7 @@ class LifetimeTest : public ServiceTest {
 };
 
 TEST_F(LifetimeTest, ADeviceThatFailsSaysSoAndComesBack) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user);
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream();
   EXPECT_TRUE(stream->device_present());
   cam_.Emit("before");
   cam_.SetStart(absl::UnavailableError("unplugged"));
@@ -73,25 +70,19 @@ TEST_F(LifetimeTest, WhatCanNeverBeIsSaidAtOnce) {
 }
 
 TEST_F(LifetimeTest, TheEndComesAfterTheLastFrame) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, {.queue_frames = 8, .slots = 2});
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream({.queue_frames = 8, .slots = 2});
   for (int i = 0; i < 8; ++i) cam_.Emit(absl::StrCat(i));
   cam_.End(absl::OkStatus());
   for (int i = 0; i < 8; ++i) EXPECT_EQ(Next(*stream), absl::StrCat(i));
   EXPECT_EQ(stream->Next(Soon()).status().code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(stream->Next(Soon()).status().code(), absl::StatusCode::kOutOfRange);
   // Its place is free, and the next user starts the source anew.
-  auto next = Open(*user, {.exclusive = true});
+  auto next = Open(*user_, {.exclusive = true});
   EXPECT_TRUE(cam_.AwaitSources(1));
 }
 
 TEST_F(LifetimeTest, AnErrorOfTheDeviceIsToldAsItIs) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user);
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream();
   cam_.End(absl::DataLossError("the lens\nis broken"));
   const auto view = stream->Next(Soon());
   EXPECT_EQ(view.status().code(), absl::StatusCode::kDataLoss);
@@ -99,10 +90,7 @@ TEST_F(LifetimeTest, AnErrorOfTheDeviceIsToldAsItIs) {
 }
 
 TEST_F(LifetimeTest, AnotherFormatComesWithItsFrames) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, Block(4));
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream(Block(4));
   const std::string large(3000, 'x');
   std::thread source([&] {
     for (int round = 0; round < 10; ++round) {
@@ -127,10 +115,7 @@ TEST_F(LifetimeTest, AnotherFormatComesWithItsFrames) {
 }
 
 TEST_F(LifetimeTest, DropsAcrossAChangeOfFormatAreCounted) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, {.queue_frames = 2, .slots = 2});
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream({.queue_frames = 2, .slots = 2});
   cam_.Emit("first");
   EXPECT_EQ(Next(*stream), "first");  // the ring is in use
   for (int i = 0; i < 10; ++i) cam_.Emit(absl::StrCat(i));
@@ -148,10 +133,7 @@ TEST_F(LifetimeTest, DropsAcrossAChangeOfFormatAreCounted) {
 }
 
 TEST_F(LifetimeTest, AServerThatIsStartedAgainIsFoundAgain) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, {.exclusive = true});
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream({.exclusive = true});
   cam_.Emit("before");
   EXPECT_EQ(Next(*stream), "before");
   StopServer();
@@ -163,14 +145,11 @@ TEST_F(LifetimeTest, AServerThatIsStartedAgainIsFoundAgain) {
   EXPECT_EQ(Next(*stream), "after");
   EXPECT_EQ(stream->counters().received, 2u);
   // So are calls.
-  EXPECT_TRUE(user->Info("cam").ok());
+  EXPECT_TRUE(user_->Info("cam").ok());
 }
 
 TEST_F(LifetimeTest, WithoutReconnectALostLinkEndsTheStream) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, {.reconnect = false});
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream({.reconnect = false});
   cam_.Emit("before");
   StopServer();
   EXPECT_EQ(Next(*stream), "before");

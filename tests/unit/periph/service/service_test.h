@@ -53,6 +53,14 @@ class ServiceTest : public ::testing::Test {
     EXPECT_TRUE(stream.ok()) << stream.status();
     return *std::move(stream);
   }
+  // A server, its first user, and his stream, whose source runs.
+  std::unique_ptr<FrameStream> StartStream(StreamOptions options = {}) {
+    StartServer();
+    user_ = Connect();
+    auto stream = Open(*user_, std::move(options));
+    EXPECT_TRUE(cam_.AwaitSources(1));
+    return stream;
+  }
   static StreamOptions Block(uint32_t slots = 4) {
     StreamOptions options;
     options.policy = Policy::kBlock;
@@ -72,6 +80,7 @@ class ServiceTest : public ::testing::Test {
   FakeControl cam_;
   std::unique_ptr<Nic> server_nic_, client_nic_;
   std::unique_ptr<PeriphService> service_;
+  std::unique_ptr<Peripherals> user_;
 };
 
 }  // namespace tripwire::periph

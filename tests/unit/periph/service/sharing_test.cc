@@ -33,10 +33,7 @@ TEST_F(SharingTest, OneSourceFeedsAllAndEndsAfterTheLast) {
 }
 
 TEST_F(SharingTest, FramesCarryTheirNumbersTimesAndLosses) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user);
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream();
   cam_.Emit("a");
   cam_.Overrun(3);
   const uint64_t before_ns = cam_.clock.NowNs();
@@ -175,10 +172,7 @@ TEST_F(SharingTest, ASlowUserHurtsNobodyElse) {
 
 TEST_F(SharingTest, BlockLosesNothing) {
   constexpr uint64_t kFrames = 2000;
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, Block(2));
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream(Block(2));
   std::thread source([&] {
     for (uint64_t i = 0; i < kFrames; ++i) cam_.Emit(absl::StrCat(i));
   });
@@ -197,10 +191,7 @@ TEST_F(SharingTest, BlockIsForExclusiveUseOnly) {
 }
 
 TEST_F(SharingTest, ABlockedSourceIsFreeWhenItsUserGoes) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user, Block(2));
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream(Block(2));
   std::thread source([&] {
     while (cam_.Emit("frame")) {
     }
@@ -212,10 +203,7 @@ TEST_F(SharingTest, ABlockedSourceIsFreeWhenItsUserGoes) {
 }
 
 TEST_F(SharingTest, WhoVanishesCostsNothingButHisOwnStream) {
-  StartServer();
-  auto user = Connect();
-  auto stays = Open(*user, {.slots = 16});
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stays = StartStream({.slots = 16});
   std::atomic<bool> stop{false};
   std::thread source([&] {
     while (!stop) cam_.Emit("frame");
@@ -235,10 +223,7 @@ TEST_F(SharingTest, WhoVanishesCostsNothingButHisOwnStream) {
 }
 
 TEST_F(SharingTest, AUserWhoseCableIsOutIsForgotten) {
-  StartServer();
-  auto user = Connect();
-  auto stream = Open(*user);
-  ASSERT_TRUE(cam_.AwaitSources(1));
+  auto stream = StartStream();
   wire_.SetCut(true);
   EXPECT_TRUE(cam_.AwaitSources(0));
   wire_.SetCut(false);

@@ -90,6 +90,13 @@ class StreamTest : public ::testing::Test {
     ASSERT_EQ(pair_.feeder->Offer(NumberedFrame(number, bytes, held_)),
               Feeder::Taken::kYes);
   }
+  // Of the next event at the feeder's end; ~0 if there is none.
+  uint64_t NextCookie() {
+    Event event;
+    event.cookie = ~uint64_t{0};
+    net_.RunUntil([&] { return pair_.left->Poll({&event, 1}) == 1; }, kSecond);
+    return event.cookie;
+  }
 
   SimNetwork net_{1};
   StreamPair pair_{net_};
