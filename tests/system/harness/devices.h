@@ -30,7 +30,8 @@ class DeviceServer {
     return temp_.path() + "/" + name;
   }
 
-  // tw-periph with these arguments, as client number `client`.
+  // tw-periph with these arguments, as client number `client`. One at a time
+  // for each: on Ethernet a client is an interface, with one address.
   Argv Command(const Argv& arguments, int client = 0) const;
   Process Begin(const Argv& arguments, int client = 0) const;
   Result Run(const Argv& arguments, double timeout_seconds = 60,
