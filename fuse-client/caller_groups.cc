@@ -53,7 +53,7 @@ void CallerGroups::Get(pid_t tid, std::vector<uint32_t>* groups) {
   groups->clear();
   if (tid <= 0) return;
   Slot& slot = slots_[static_cast<size_t>(tid) % kSlots];
-  absl::MutexLock lock(&slot.mu);
+  MutexLock lock(&slot.mu);
   if (slot.tid == tid && slot.fd) {
     const std::string text = ReadWhole(slot.fd.get());
     if (!text.empty()) {

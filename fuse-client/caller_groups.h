@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
+#include "fuse-client/mutex.h"
 #include "nic/base/fd.h"
 
 namespace tripwire::fuse {
@@ -31,7 +31,7 @@ class CallerGroups {
  private:
   static constexpr size_t kSlots = 64;
   struct Slot {
-    absl::Mutex mu;
+    Mutex mu;
     pid_t tid = 0;
     UniqueFd fd;
   };

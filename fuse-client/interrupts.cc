@@ -49,14 +49,14 @@ bool Interrupts::EndsWait(std::string_view status) {
 
 Interrupts::~Interrupts() {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     stop_ = true;
   }
   if (thread_.joinable()) thread_.join();
 }
 
 void Interrupts::Watch(const void* call, pid_t tid, rpc::CancelToken* token) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (stop_) return;
   watched_[call] = Watched{tid, token};
   if (!running_) {
@@ -67,13 +67,13 @@ void Interrupts::Watch(const void* call, pid_t tid, rpc::CancelToken* token) {
 }
 
 void Interrupts::Unwatch(const void* call) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   watched_.erase(call);
 }
 
 void Interrupts::Run() {
   constexpr absl::Duration kLookAgain = absl::Milliseconds(50);
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   // Linger for a while after the last: signals come in crowds.
   for (int idle = 0; !stop_ && idle < 20;) {
     idle = watched_.empty() ? idle + 1 : 0;

@@ -9,7 +9,7 @@
 #include <unordered_map>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "fuse-client/mutex.h"
 #include "nic/comm/rpc.h"
 
 #include <thread>
@@ -44,7 +44,7 @@ class Interrupts {
   };
   void Run();
 
-  absl::Mutex mu_;
+  Mutex mu_;
   std::unordered_map<const void*, Watched> watched_ ABSL_GUARDED_BY(mu_);
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
   bool running_ ABSL_GUARDED_BY(mu_) = false;

@@ -6,7 +6,7 @@
 namespace tripwire::fuse {
 
 bool Invalidator::Post(std::function<void()> job) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (stop_) return false;
   jobs_.push_back(std::move(job));
   if (idle_ < static_cast<int>(jobs_.size()) &&
@@ -19,17 +19,17 @@ bool Invalidator::Post(std::function<void()> job) {
 bool Invalidator::Run(std::function<void()> job,
                       const std::function<bool()>& give_up) {
   struct Shared {
-    absl::Mutex mu;
+    Mutex mu;
     bool done = false;
   };
   auto shared = std::make_shared<Shared>();
   const bool posted = Post([shared, job = std::move(job)] {
     job();
-    absl::MutexLock lock(&shared->mu);
+    MutexLock lock(&shared->mu);
     shared->done = true;
   });
   if (!posted) return false;
-  absl::MutexLock lock(&shared->mu);
+  MutexLock lock(&shared->mu);
   while (!shared->mu.AwaitWithTimeout(absl::Condition(&shared->done),
                                       absl::Milliseconds(5))) {
     if (give_up()) return shared->done;
@@ -60,7 +60,7 @@ void Invalidator::Work() {
 void Invalidator::Stop() {
   std::vector<std::thread> threads;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     stop_ = true;
     jobs_.clear();
     threads.swap(threads_);

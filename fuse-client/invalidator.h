@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "fuse-client/mutex.h"
 
 namespace tripwire::fuse {
 
@@ -34,7 +34,7 @@ class Invalidator {
   static constexpr int kThreads = 8;
   void Work();
 
-  absl::Mutex mu_;
+  Mutex mu_;
   std::deque<std::function<void()>> jobs_ ABSL_GUARDED_BY(mu_);
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mu_);
   int idle_ ABSL_GUARDED_BY(mu_) = 0;

@@ -24,16 +24,16 @@ void FileSystem::KeepAttr(const Op& op, const Mutating& mutation, Node* node,
   FillStat(attr, &known->stat);
   known->until_ns = op.start_ns + TrustedNs(ms);
   known->recalls_before = op.recalls_before;
-  absl::MutexLock lock(&node->mu);
+  MutexLock lock(&node->mu);
   if (mutation.WasAlone()) node->known = std::move(spare_known);
 }
 
 bool FileSystem::AnswerKnownAttr(fuse_req_t req, Node* node) {
-  absl::ReaderMutexLock gate(&recalls_.gate);
+  ReaderMutexLock gate(&recalls_.gate);
   struct stat stat;
   uint64_t left_ns;
   {
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     if (!node->known) return false;
     const uint64_t now_ns = MonotonicNs();
     if (node->known->until_ns <= now_ns ||
@@ -51,7 +51,7 @@ bool FileSystem::AnswerKnownAttr(fuse_req_t req, Node* node) {
 
 void FileSystem::NoteLacks(const Asked& asked, Node* node, bool all,
                            uint32_t cache_ms) {
-  absl::MutexLock lock(&node->mu);
+  MutexLock lock(&node->mu);
   // One of ours may have been given to it meanwhile.
   if (asked.xattrs_set != xattrs_set_.load()) return;
   Lacks& lacks = node->lacks;
@@ -62,7 +62,7 @@ void FileSystem::NoteLacks(const Asked& asked, Node* node, bool all,
 }
 
 void FileSystem::StillLacks(const Asked& asked, Node* node, uint32_t cache_ms) {
-  absl::MutexLock lock(&node->mu);
+  MutexLock lock(&node->mu);
   Lacks& lacks = node->lacks;
   if (lacks.until_ns <= asked.start_ns) return;
   if (recalls_.RecalledSince(lacks.recalls_before, node->handle)) {
@@ -75,8 +75,8 @@ void FileSystem::StillLacks(const Asked& asked, Node* node, uint32_t cache_ms) {
 }
 
 bool FileSystem::KnowsItLacks(Node* node, std::string_view xattr) {
-  absl::ReaderMutexLock gate(&recalls_.gate);
-  absl::MutexLock lock(&node->mu);
+  ReaderMutexLock gate(&recalls_.gate);
+  MutexLock lock(&node->mu);
   const Lacks& lacks = node->lacks;
   if (lacks.until_ns <= MonotonicNs() ||
       recalls_.RecalledSince(lacks.recalls_before, node->handle)) {

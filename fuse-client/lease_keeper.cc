@@ -15,17 +15,17 @@ void LeaseKeeper::Start(uint32_t lease_ms) {
 
 void LeaseKeeper::Stop() {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     stop_ = true;
   }
   if (thread_.joinable()) thread_.join();
   std::vector<NodeRef> files;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   files.swap(files_);  // let go after the lock
 }
 
 void LeaseKeeper::Keep(Node* node) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (stop_ || node->kept.exchange(true)) return;
   files_.push_back(nodes_->Ref(node));
 }
@@ -36,7 +36,7 @@ void LeaseKeeper::Run() {
   };
   for (;;) {
     {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(&mu_);
       mu_.Await(absl::Condition(&has_work));
       mu_.AwaitWithTimeout(absl::Condition(&stop_), absl::Milliseconds(lease_ms_ / 5));
       if (stop_) return;
@@ -48,7 +48,7 @@ void LeaseKeeper::Run() {
 void LeaseKeeper::Round() {
   std::vector<NodeRef> files;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     files.swap(files_);
   }
   std::stable_partition(files.begin(), files.end(), [](const NodeRef& file) {
@@ -58,12 +58,12 @@ void LeaseKeeper::Round() {
   const uint64_t margin_ns = lease_ms_ * kMillisecond * 2 / 5;
   for (NodeRef& file : files) {
     {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(&mu_);
       if (stop_) return;
     }
     bool is_open, has_pages, ends_soon;
     {
-      absl::MutexLock lock(&file->mu);
+      MutexLock lock(&file->mu);
       is_open = file->opens != nullptr;
       has_pages = file->has_pages;
       ends_soon = file->lease_until_ns < SystemClock().NowNs() + margin_ns;
@@ -79,7 +79,7 @@ void LeaseKeeper::Round() {
     drop_lapsed_(*file.get());
     kept.push_back(std::move(file));
   }
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   for (NodeRef& file : kept) files_.push_back(std::move(file));
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "fuse-client/mutex.h"
 #include "fuse-client/node_table.h"
 
 namespace tripwire::fuse {
@@ -52,7 +52,7 @@ class LeaseKeeper {
   NodeTable* const nodes_;
   const Action renew_, drop_, drop_lapsed_;
   uint32_t lease_ms_ = 1000;
-  absl::Mutex mu_;
+  Mutex mu_;
   std::vector<NodeRef> files_ ABSL_GUARDED_BY(mu_);
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;

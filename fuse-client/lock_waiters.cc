@@ -8,7 +8,7 @@ namespace tripwire::fuse {
 
 std::vector<LockWaiters::Ref> LockWaiters::Begin(uint64_t epoch) {
   std::vector<Ref> over;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   epoch_ = epoch;
   for (auto at = waits_.begin(); at != waits_.end();) {
     Ref& wait = at->second;
@@ -33,7 +33,7 @@ LockWaiters::Ref LockWaiters::Add(FileSystem* fs, fuse_req_t req, OpenFile* file
   wait->node = std::move(node);
   wait->lock = lock;
   wait->lock.set_action(fs::pb::LOCK_ACTION_WAIT);
-  absl::MutexLock guard(&mu_);
+  MutexLock guard(&mu_);
   if (stop_) return nullptr;
   wait->id = ++last_id_;
   wait->lock.set_wait(wait->id);
@@ -42,7 +42,7 @@ LockWaiters::Ref LockWaiters::Add(FileSystem* fs, fuse_req_t req, OpenFile* file
 }
 
 LockWaiters::Next LockWaiters::Queued(const Ref& wait, uint64_t epoch) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (epoch != epoch_) return Next::kAskAgain;
   wait->queued = true;
   if (wait->granted) return Next::kGranted;
@@ -52,7 +52,7 @@ LockWaiters::Next LockWaiters::Queued(const Ref& wait, uint64_t epoch) {
 }
 
 bool LockWaiters::Interrupt(LockWait* wait) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   wait->interrupted = true;
   if (!wait->queued || wait->cancelling) return false;
   wait->cancelling = true;
@@ -61,7 +61,7 @@ bool LockWaiters::Interrupt(LockWait* wait) {
 
 LockWaiters::Ref LockWaiters::Granted(uint64_t id, uint64_t epoch, int error,
                                       const std::function<void(const LockWait&)>& note) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto found = waits_.find(id);
   if (epoch != epoch_ || found == waits_.end()) return nullptr;
   Ref wait = found->second;
@@ -77,7 +77,7 @@ LockWaiters::Ref LockWaiters::Granted(uint64_t id, uint64_t epoch, int error,
 }
 
 bool LockWaiters::Take(const Ref& wait, const std::function<void()>& note) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (waits_.erase(wait->id) == 0) return false;
   ++taken_;
   if (note) note();
@@ -85,14 +85,14 @@ bool LockWaiters::Take(const Ref& wait, const std::function<void()>& note) {
 }
 
 LockWaiters::Ref LockWaiters::Find(uint64_t id) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto found = waits_.find(id);
   return found == waits_.end() ? nullptr : found->second;
 }
 
 std::vector<LockWaiters::Ref> LockWaiters::AllQueued() {
   std::vector<Ref> all;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   for (const auto& [id, wait] : waits_) {
     if (wait->queued) all.push_back(wait);
   }
@@ -100,7 +100,7 @@ std::vector<LockWaiters::Ref> LockWaiters::AllQueued() {
 }
 
 void LockWaiters::Answered() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   --taken_;
 }
 
@@ -109,7 +109,7 @@ void LockWaiters::Run(std::function<void()> job) {
   const bool now = stop_;
   mu_.Unlock();
   if (now) return job();
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   jobs_.push_back(std::move(job));
   if (working_) return;
   working_ = true;
@@ -118,7 +118,7 @@ void LockWaiters::Run(std::function<void()> job) {
 
 void LockWaiters::Work() {
   constexpr absl::Duration kLinger = absl::Seconds(5);
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return stop_ || !jobs_.empty();
   };
@@ -138,7 +138,7 @@ void LockWaiters::Work() {
 std::vector<LockWaiters::Ref> LockWaiters::Stop() {
   cancel_.Cancel();
   std::vector<Ref> left;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   stop_ = true;
   for (auto& [id, wait] : waits_) left.push_back(std::move(wait));
   waits_.clear();

@@ -10,9 +10,9 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
-#include "absl/synchronization/mutex.h"
 #include "fs-server/proto/fs.pb.h"
 #include "fuse-client/fuse_api.h"
+#include "fuse-client/mutex.h"
 #include "fuse-client/node_table.h"
 #include "nic/comm/rpc.h"
 
@@ -55,7 +55,7 @@ class LockWaiters {
   ~LockWaiters() { Stop(); }
 
   uint64_t epoch() const {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     return epoch_;
   }
   // The session was opened (again). Returns what needs no answer of the server any
@@ -65,7 +65,7 @@ class LockWaiters {
   // block.
   template <class F>
   bool IfStill(uint64_t epoch, F note) {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     if (epoch != epoch_) return false;
     note();
     return true;
@@ -107,7 +107,7 @@ class LockWaiters {
   void Work();
 
   rpc::CancelToken cancel_;
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   uint64_t epoch_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t last_id_ ABSL_GUARDED_BY(mu_) = 0;
   absl::btree_map<uint64_t, Ref> waits_ ABSL_GUARDED_BY(mu_);

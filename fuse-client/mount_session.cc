@@ -198,7 +198,7 @@ absl::Status MountSession::Handshake() {
 }
 
 void MountSession::StartThread() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (over_.load() ||
       threads_.size() >= static_cast<size_t>(options_.max_threads)) {
     return;
@@ -262,12 +262,12 @@ void MountSession::Work() {
   }
   reading_.fetch_sub(1);
   buffer.reset();  // to the file system, which may go when the last thread has
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   threads_.erase(pthread_self());
 }
 
 bool MountSession::Wait(absl::Duration timeout) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return threads_.empty();
   };
@@ -279,7 +279,7 @@ void MountSession::Abandon() {
   // A signal may come just before its thread enters read(2), so: again.
   for (int i = 0; i < 20; ++i) {
     {
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(&mu_);
       if (threads_.empty()) return;
       for (const pthread_t thread : threads_) pthread_kill(thread, kWakeSignal);
     }

@@ -14,10 +14,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "fuse-client/file_system.h"
 #include "fuse-client/kernel_cache.h"
+#include "fuse-client/mutex.h"
 
 namespace tripwire::fuse {
 
@@ -89,7 +89,7 @@ class MountSession final : public KernelCache {
   std::atomic<bool> gone_{false};
   std::atomic<int> reading_{0};  // threads in or about to enter read(2)
 
-  absl::Mutex mu_;
+  Mutex mu_;
   std::set<pthread_t> threads_ ABSL_GUARDED_BY(mu_);
 };
 

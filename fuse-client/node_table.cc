@@ -68,7 +68,7 @@ NodeRef NodeTable::Acquire(uint64_t id) {
 
 NodeRef NodeTable::Find(std::string_view handle) {
   Shard& shard = ShardOf(handle);
-  absl::MutexLock lock(&shard.mu);
+  MutexLock lock(&shard.mu);
   auto it = shard.nodes.find(handle);
   if (it == shard.nodes.end()) return {};
   (*it)->refs.fetch_add(1);
@@ -81,7 +81,7 @@ NodeRef NodeTable::Ref(Node* node) {
 }
 
 Node* NodeTable::Allocate() {
-  absl::MutexLock lock(&free_mu_);
+  MutexLock lock(&free_mu_);
   if (free_.empty()) {
     const uint64_t used = slots_.load(std::memory_order_relaxed);
     const uint64_t chunk_index = used / kChunkNodes;
@@ -103,7 +103,7 @@ Node* NodeTable::Allocate() {
 
 void NodeTable::Recycle(Node* node) {
   {
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     std::string().swap(node->handle);
     std::string().swap(node->name);
     node->parent_id = 0;
@@ -117,7 +117,7 @@ void NodeTable::Recycle(Node* node) {
     node->attributes_given.store(true);
   }
   live_.fetch_sub(1, std::memory_order_relaxed);
-  absl::MutexLock lock(&free_mu_);
+  MutexLock lock(&free_mu_);
   free_.push_back(node);
 }
 
@@ -133,7 +133,7 @@ Node* NodeTable::Enter(const Identity& identity, const Node* parent,
   Shard& shard = ShardOf(identity.handle);
   Node* node = nullptr;
   {
-    absl::MutexLock lock(&shard.mu);
+    MutexLock lock(&shard.mu);
     auto it = shard.nodes.find(identity.handle);
     if (it != shard.nodes.end() && (*it)->type != identity.type) {
       // The server's file system gave a dead file's number to something else;
@@ -149,7 +149,7 @@ Node* NodeTable::Enter(const Identity& identity, const Node* parent,
       node->type = identity.type;
       node->ino = identity.ino;
       node->fsid = identity.fsid;
-      absl::MutexLock node_lock(&node->mu);
+      MutexLock node_lock(&node->mu);
       node->handle.assign(identity.handle);
       shard.nodes.insert(node);
     }
@@ -161,7 +161,7 @@ Node* NodeTable::Enter(const Identity& identity, const Node* parent,
 }
 
 void NodeTable::Moved(Node* node, const Node* parent, std::string_view name) {
-  absl::MutexLock lock(&node->mu);
+  MutexLock lock(&node->mu);
   node->parent_id = parent->id;
   node->parent_generation = parent->generation;
   if (node->name != name) node->name.assign(name);
@@ -194,7 +194,7 @@ void NodeTable::Drop(Node* node, uint64_t count) {
   for (;;) {
     const std::string handle = node->Handle();
     Shard& shard = ShardOf(handle);
-    absl::MutexLock lock(&shard.mu);
+    MutexLock lock(&shard.mu);
     if (node->Handle() != handle) continue;
     refs = node->refs.load();
     const uint64_t less = refs < count ? refs : count;
@@ -211,14 +211,14 @@ void NodeTable::Rekey(Node* node, const std::string& handle) {
   if (old == handle) return;
   {
     Shard& shard = ShardOf(old);
-    absl::MutexLock lock(&shard.mu);
+    MutexLock lock(&shard.mu);
     auto it = shard.nodes.find(std::string_view(old));
     if (it != shard.nodes.end() && *it == node) shard.nodes.erase(it);
   }
   Shard& shard = ShardOf(handle);
-  absl::MutexLock lock(&shard.mu);
+  MutexLock lock(&shard.mu);
   {
-    absl::MutexLock node_lock(&node->mu);
+    MutexLock node_lock(&node->mu);
     node->handle = handle;
   }
   // Another node may have been made for the new handle already: then that one

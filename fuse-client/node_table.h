@@ -16,7 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
-#include "absl/synchronization/mutex.h"
+#include "fuse-client/mutex.h"
 
 namespace tripwire::fuse {
 
@@ -59,7 +59,7 @@ struct Node {
   uint64_t ino = 0;
   uint64_t fsid = 0;
 
-  mutable absl::Mutex mu;
+  mutable Mutex mu;
   std::string handle ABSL_GUARDED_BY(mu);
   // Where it was last seen: to find it again should its handle go stale.
   uint64_t parent_id ABSL_GUARDED_BY(mu) = 0;
@@ -96,13 +96,13 @@ struct Node {
 
   // Another call than those of `mutations` has changed it.
   void ChangedBeside() {
-    absl::MutexLock lock(&mu);
+    MutexLock lock(&mu);
     ++mutations_begun;
     known.reset();
   }
 
   std::string Handle() const {
-    absl::MutexLock lock(&mu);
+    MutexLock lock(&mu);
     return handle;
   }
 
@@ -201,7 +201,7 @@ class NodeTable {
     }
   };
   struct Shard {
-    absl::Mutex mu;
+    Mutex mu;
     absl::flat_hash_set<Node*, ByHandle, SameHandle> nodes ABSL_GUARDED_BY(mu);
   };
 
@@ -217,7 +217,7 @@ class NodeTable {
   std::unique_ptr<std::atomic<Node*>[]> chunks_;
   std::atomic<uint64_t> slots_{0};  // ever handed out
   std::atomic<size_t> live_{0};
-  absl::Mutex free_mu_;
+  Mutex free_mu_;
   std::vector<Node*> free_ ABSL_GUARDED_BY(free_mu_);
 };
 

@@ -34,9 +34,9 @@ void FileSystem::Observe(Asked asked, Node* node, const pb::Attr& attr,
   bool stale = false;
   {
     // Under the gate, so that a recall is wholly before or wholly after this.
-    absl::ReaderMutexLock gate(&recalls_.gate);
+    ReaderMutexLock gate(&recalls_.gate);
     const bool recalled = recalls_.RecalledSince(asked.recalls_before, handle);
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     // While the server has promised to tell us first, every change is our own.
     const bool promised = node->lease_until_ns > MonotonicNs() && !recalled;
     if (!node->has_pages) {
@@ -81,7 +81,7 @@ void FileSystem::RenewLease(Node& node, rpc::CancelToken* cancel) {
   pb::Object* object = frame.call().mutable_getattr()->mutable_object();
   object->set_handle(node.Handle());
   {
-    absl::MutexLock lock(&node.mu);
+    MutexLock lock(&node.mu);
     if (!node.opens) return;
     object->set_state(node.opens->state);
   }
@@ -95,7 +95,7 @@ void FileSystem::RenewLease(Node& node, rpc::CancelToken* cancel) {
 // reads under it must find no page, and no size, from before.
 void FileSystem::Revalidate(Node& node) {
   {
-    absl::MutexLock lock(&node.mu);
+    MutexLock lock(&node.mu);
     // What was recalled before we got the lock must be forgotten by now.
     const auto settled = [&node]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(node.mu) {
       return node.forgetting == 0;
@@ -113,7 +113,7 @@ void FileSystem::DropLapsedPages(Node& node) {
   // is forgotten.
   if (disconnected_at_ns_.load() != 0) return;
   {
-    absl::MutexLock lock(&node.mu);
+    MutexLock lock(&node.mu);
     if (!node.has_pages || node.lease_until_ns > MonotonicNs()) return;
     node.has_pages = false;
   }
@@ -122,7 +122,7 @@ void FileSystem::DropLapsedPages(Node& node) {
 
 void FileSystem::DropPages(Node& node) {
   {
-    absl::MutexLock lock(&node.mu);
+    MutexLock lock(&node.mu);
     node.has_pages = false;
   }
   ForgetPages(node.id);

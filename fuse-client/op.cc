@@ -64,7 +64,7 @@ void Op::Name(Node* node, OpenFile* file, pb::Object* object) {
 
 void Op::NameOpen(Node* node, pb::Object* object) {
   Name(node, object->mutable_handle());
-  absl::MutexLock lock(&node->mu);
+  MutexLock lock(&node->mu);
   if (node->opens) object->set_state(node->opens->state);
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "fuse-client/file_system.h"
+#include "fuse-client/mutex.h"
 
 namespace tripwire::fuse {
 
@@ -33,7 +34,7 @@ extern thread_local std::unique_ptr<KnownAttr> spare_known;
 class Mutating : public Counted {
  public:
   explicit Mutating(Node* node) : Counted(&node->mutations), node_(node) {
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     number_ = ++node->mutations_begun;
     was_first_ = node->mutations.load() == 1;
     if (node->known) spare_known = std::move(node->known);
@@ -59,11 +60,11 @@ class Reading : public Counted {
 // While one exists, the kernel is being told to forget the node's pages.
 struct Forgetting {
   explicit Forgetting(NodeRef ref) : node(std::move(ref)) {
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     ++node->forgetting;
   }
   ~Forgetting() {
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     --node->forgetting;
   }
   Forgetting(const Forgetting&) = delete;

@@ -33,7 +33,7 @@ void FileSystem::Lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
   }
   if (error == ENOENT && op.reply.name_cache_ms() != 0) {
     fuse_entry_param entry = {};
-    absl::ReaderMutexLock gate(&recalls_.gate);
+    ReaderMutexLock gate(&recalls_.gate);
     entry.entry_timeout =
         TimeoutsFor(op, false, 0, op.reply.name_cache_ms()).entry;
     if (entry.entry_timeout > 0 &&
@@ -53,7 +53,7 @@ void FileSystem::LookupDots(fuse_req_t req, Node* dir, bool parent) {
     uint64_t id;
     uint32_t generation;
     {
-      absl::MutexLock lock(&dir->mu);
+      MutexLock lock(&dir->mu);
       id = dir->parent_id;
       generation = dir->parent_generation;
     }
@@ -121,7 +121,7 @@ int FileSystem::StatX(const fuse_ctx& caller, fuse_ino_t ino, pb::Attr* attr,
   Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kLook);
   *attr = op.reply.attr();
   FillStat(*attr, basic);
-  absl::ReaderMutexLock gate(&recalls_.gate);
+  ReaderMutexLock gate(&recalls_.gate);
   *timeout_s = TimeoutsFor(op, node->type == S_IFDIR, op.reply.attr_cache_ms(), 0).attr;
   if (recalls_.RecalledSince(op.recalls_before, node->Handle())) *timeout_s = 0;
   node->attributes_given.store(true);

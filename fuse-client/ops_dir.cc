@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "fs-server/proto/dir_stream.h"
+#include "fuse-client/mutex.h"
 #include "fuse-client/op.h"
 
 namespace tripwire::fuse {
@@ -38,7 +39,7 @@ uint64_t CookieOf(off_t offset) {
 
 // An open directory: the batch that was fetched last, and where we are in it.
 struct OpenDirectory {
-  absl::Mutex mu;
+  Mutex mu;
   bool plus = false;
   bool valid = false;
   bool eof = false;
@@ -236,7 +237,7 @@ void FileSystem::ReadDir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offs
   std::vector<uint64_t> entered;
   int sent;
   {
-    absl::ReaderMutexLock gate(&recalls_.gate);
+    ReaderMutexLock gate(&recalls_.gate);
     const bool all = FillListing(dir, node, offset, plus, &buffer, &entered);
     dir->mu.Unlock();  // the answer may be followed by its release
     if (!all && buffer.empty()) {

@@ -132,7 +132,7 @@ void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size
           op.reply.pre_change());
   KeepAttr(op, mutating, node, op.reply.attr());
   {
-    absl::ReaderMutexLock gate(&recalls_.gate);
+    ReaderMutexLock gate(&recalls_.gate);
     StillLacks({op.start_ns, op.recalls_before}, node, op.reply.attr_cache_ms());
   }
   if (append && where != static_cast<uint64_t>(offset)) {

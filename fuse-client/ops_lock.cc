@@ -71,7 +71,7 @@ void FileSystem::GetLk(fuse_req_t req, fuse_ino_t, fuse_file_info* fi,
 // Remembers a granted lock, to reclaim it should the server restart.
 void FileSystem::RecordLock(OpenFile* file, const pb::Lock& lock) {
   Node* const node = file->node.get();
-  absl::MutexLock guard(&node->mu);
+  MutexLock guard(&node->mu);
   if (lock.kind() == pb::LOCK_KIND_POSIX && lock.type() != pb::LOCK_TYPE_UNLOCK &&
       std::find(file->lock_owners.begin(), file->lock_owners.end(), lock.owner()) ==
           file->lock_owners.end()) {
@@ -119,7 +119,7 @@ void FileSystem::UndoLock(const LockWait& wait) {
   std::vector<HeldLock> held;
   const uint64_t end = LastByte(lock.start(), lock.length());
   {
-    absl::MutexLock guard(&wait.node->mu);
+    MutexLock guard(&wait.node->mu);
     if (wait.node->locks) {
       for (const HeldLock& h : wait.node->locks->locks) {
         if (h.kind == lock.kind() && h.owner == lock.owner() &&
@@ -293,7 +293,7 @@ void FileSystem::FLock(fuse_req_t req, fuse_ino_t, fuse_file_info* fi,
 
 int FileSystem::DropPosixLocks(fuse_req_t req, OpenFile* file, uint64_t owner) {
   {
-    absl::MutexLock guard(&file->node->mu);
+    MutexLock guard(&file->node->mu);
     auto& owners = file->lock_owners;
     owners.erase(std::remove(owners.begin(), owners.end(), owner), owners.end());
     if (!file->node->locks || !file->node->locks->Has(pb::LOCK_KIND_POSIX, owner)) {

@@ -91,7 +91,7 @@ void FileSystem::ObserveRemoved(Op& op) {
 void FileSystem::ChangedBeside(const Node* dir, std::string_view name) {
   nodes_.ForEach([&](Node& node) {
     {
-      absl::MutexLock lock(&node.mu);
+      MutexLock lock(&node.mu);
       if (node.parent_id != dir->id || node.name != name) return;
     }
     node.ChangedBeside();

@@ -41,7 +41,7 @@ OpenFile* FileSystem::MakeOpenFile(const Op& op, Node* node, uint64_t state,
   file->append = (linux_flags & O_APPEND) != 0;
   const uint64_t change = op.reply.attr().change();
   if (linux_flags & O_TRUNC) node->ChangedBeside();
-  absl::MutexLock lock(&node->mu);
+  MutexLock lock(&node->mu);
   const bool promised = node->lease_until_ns > MonotonicNs();
   *keep_cache = node->has_pages && node->pages_change != 0 && change != 0 &&
                 (node->pages_change == change || promised);
@@ -83,7 +83,7 @@ void FileSystem::CloseFile(OpenFile* file, const fuse_file_info* fi) {
   pb::Close* call = frame.call().mutable_close();
   call->set_state(file->state);
   {
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     call->set_handle(node->handle);
     if (file->prev) {
       file->prev->next = file->next;
@@ -180,7 +180,7 @@ void FileSystem::Create(fuse_req_t req, fuse_ino_t parent, const char* name,
   FillOpenReply(file, keep_cache, fi);
   int sent;
   {
-    absl::ReaderMutexLock gate(&recalls_.gate);
+    ReaderMutexLock gate(&recalls_.gate);
     if (recalls_.RecalledSince(op.recalls_before, op.reply.handle())) {
       entry.attr_timeout = 0;
     }

@@ -67,7 +67,7 @@ void FileSystem::GetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
   if (size > kInline) op.frame.bulk_reply_capacity = size;
   if (const int error = op.Call()) {
     if (error == ENODATA && (wanted == kCapability || op.reply.attr().no_xattrs())) {
-      absl::ReaderMutexLock gate(&recalls_.gate);
+      ReaderMutexLock gate(&recalls_.gate);
       NoteLacks({op.start_ns, op.recalls_before, op.xattrs_set_before}, node,
                 op.reply.attr().no_xattrs(), op.reply.attr_cache_ms());
     }
@@ -121,7 +121,7 @@ void FileSystem::SetXattr(fuse_req_t req, fuse_ino_t ino, const char* name,
   const int error = op.Call();
   xattrs_set_.fetch_add(1);
   {
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     node->lacks = {};
   }
   if (error == 0 && op.reply.has_attr()) {

@@ -27,7 +27,7 @@ void FileSystem::OnNotify(rpc::Bytes message) {
   for (const pb::LockGrant& grant : notice.grants()) OnLockGrant(grant);
   if (notice.everything()) RecalledEverything();
   {
-    absl::MutexLock gate(&recalls_.gate);
+    MutexLock gate(&recalls_.gate);
     for (const pb::Recall& recall : notice.recalls()) recalls_.Note(recall.handle());
   }
   for (const pb::Recall& recall : notice.recalls()) Recalled(recall);
@@ -49,7 +49,7 @@ void FileSystem::Recalled(const pb::Recall& recall) {
   bool drop_pages = false;
   if (recall.what() & (pb::RECALL_ATTR | pb::RECALL_DATA)) {
     {
-      absl::MutexLock lock(&n->mu);
+      MutexLock lock(&n->mu);
       n->lease_until_ns = 0;
       if (recall.what() & pb::RECALL_DATA) {
         // Pages of a file nobody has open can wait for the next open. Of an open
@@ -93,7 +93,7 @@ void FileSystem::Recalled(const pb::Recall& recall) {
 void FileSystem::ForgetNamesIn(Node& dir, KernelCache& kernel) {
   std::vector<std::string> names;
   nodes_.ForEach([&](Node& node) {
-    absl::MutexLock lock(&node.mu);
+    MutexLock lock(&node.mu);
     if (node.parent_id == dir.id) names.push_back(node.name);
   });
   for (std::string& name : names) {
@@ -105,7 +105,7 @@ void FileSystem::ForgetNamesIn(Node& dir, KernelCache& kernel) {
 
 void FileSystem::RecalledEverything() {
   {
-    absl::MutexLock gate(&recalls_.gate);
+    MutexLock gate(&recalls_.gate);
     recalls_.NoteAll();
   }
   KernelCache* kernel = kernel_.load();
@@ -115,7 +115,7 @@ void FileSystem::RecalledEverything() {
   nodes_.ForEach([&](Node& node) {
     bool drop_pages;
     {
-      absl::MutexLock lock(&node.mu);
+      MutexLock lock(&node.mu);
       node.lease_until_ns = 0;
       node.pages_change = 0;
       drop_pages = node.opens && (node.has_pages || node.reads.load() > 0);

@@ -9,7 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/hash/hash.h"
-#include "absl/synchronization/mutex.h"
+#include "fuse-client/mutex.h"
 
 namespace tripwire::fuse {
 
@@ -23,7 +23,7 @@ namespace tripwire::fuse {
 // recall that follows, or it sees the recall and is not cached.
 class RecallLog {
  public:
-  absl::Mutex gate;
+  Mutex gate;
 
   uint64_t Now() const { return sequence_.load(std::memory_order_acquire); }
 

@@ -50,7 +50,7 @@ void FileSystem::OnRecovered(rpc::Bytes greeting_reply) {
 // A copy: the files may be closed while we talk to the server.
 std::vector<FileSystem::OpenHandle> FileSystem::OpensOf(Node& node) {
   std::vector<OpenHandle> opens;
-  absl::MutexLock lock(&node.mu);
+  MutexLock lock(&node.mu);
   for (const OpenFile* file = node.opens; file; file = file->next) {
     opens.push_back({file->state, file->flags, file->uid, file->gid});
   }
@@ -88,7 +88,7 @@ void FileSystem::ReclaimLocks(Node& node) {
   std::vector<HeldLock> locks;
   uint64_t state = 0;
   {
-    absl::MutexLock lock(&node.mu);
+    MutexLock lock(&node.mu);
     if (!node.locks || !node.opens) return;
     locks = node.locks->locks;
     state = node.opens->state;
@@ -122,7 +122,7 @@ int FileSystem::RefreshHandle(Node* node, bool during_recovery, int depth) {
   uint32_t parent_generation;
   std::string name;
   {
-    absl::MutexLock lock(&node->mu);
+    MutexLock lock(&node->mu);
     parent_id = node->parent_id;
     parent_generation = node->parent_generation;
     name = node->name;
@@ -165,7 +165,7 @@ int FileSystem::ResendSegment(Node& node, const UnstableData::Segment& segment,
   pb::Write* call = frame.call().mutable_write();
   call->mutable_object()->set_handle(node.Handle());
   {
-    absl::MutexLock lock(&node.mu);
+    MutexLock lock(&node.mu);
     for (const OpenFile* file = node.opens; file; file = file->next) {
       if (file->flags & pb::OPEN_WRITE) call->mutable_object()->set_state(file->state);
     }
@@ -192,7 +192,7 @@ void FileSystem::CommitEverything(uint64_t timeout_ns,
     pb::Object* object = frame.call().mutable_sync()->mutable_object();
     object->set_handle(node->Handle());
     {
-      absl::MutexLock lock(&node->mu);
+      MutexLock lock(&node->mu);
       if (node->opens) object->set_state(node->opens->state);
     }
     int error = remote_.Invoke(frame, cancel);

@@ -103,7 +103,7 @@ void FileSystem::ReplyEntry(Op& op, Node* parent, std::string_view name) {
   Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kLook);
   int sent;
   {
-    absl::ReaderMutexLock gate(&recalls_.gate);
+    ReaderMutexLock gate(&recalls_.gate);
     if (recalls_.RecalledSince(op.recalls_before, op.reply.handle())) {
       entry.attr_timeout = 0;
     }
@@ -129,7 +129,7 @@ void FileSystem::ReplyAttr(Op& op, Node* node) {
   struct stat st;
   FillStat(reply.attr(), &st);
   const std::string handle = node->Handle();
-  absl::ReaderMutexLock gate(&recalls_.gate);
+  ReaderMutexLock gate(&recalls_.gate);
   double timeout =
       TimeoutsFor(op, node->type == S_IFDIR, reply.attr_cache_ms(), 0).attr;
   if (recalls_.RecalledSince(op.recalls_before, handle)) timeout = 0;

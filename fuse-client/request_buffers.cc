@@ -34,7 +34,7 @@ BufferPool::~BufferPool() {
 }
 
 void BufferPool::Show(std::span<uint8_t> shown) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   shown_begin_ = reinterpret_cast<char*>(shown.data());
   shown_bytes_ = shown.size();
   for (size_t end = shown.size() / kChunkBytes; end-- > 0;) {
@@ -86,7 +86,7 @@ BufferPool::Chunk& BufferPool::ChunkOf(const char* p) {
 }
 
 RequestBuffer BufferPool::Take() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (spare_.empty() && !Grow()) return nullptr;
   char* p = spare_.back();
   spare_.pop_back();
@@ -95,13 +95,13 @@ RequestBuffer BufferPool::Take() {
 }
 
 void BufferPool::Give(char* p) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   --ChunkOf(p).used;
   spare_.push_back(p);
 }
 
 void BufferPool::Trim(size_t keep_bytes) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   size_t kept = 0;
   auto out = chunks_.begin();
   for (Chunk& chunk : chunks_) {
@@ -124,7 +124,7 @@ void BufferPool::Trim(size_t keep_bytes) {
 }
 
 size_t BufferPool::held_bytes() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return chunks_.size() * kChunkBytes;
 }
 

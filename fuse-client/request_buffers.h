@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "fuse-client/mutex.h"
 
 namespace tripwire::fuse {
 
@@ -77,7 +77,7 @@ class BufferPool {
   const size_t buffer_bytes_;
   const char* shown_begin_ = nullptr;
   size_t shown_bytes_ = 0;
-  absl::Mutex mu_;
+  Mutex mu_;
   std::vector<Chunk> chunks_ ABSL_GUARDED_BY(mu_);  // by address
   std::vector<char*> spare_ ABSL_GUARDED_BY(mu_);
   std::vector<char*> shown_ ABSL_GUARDED_BY(mu_);  // where a chunk could be

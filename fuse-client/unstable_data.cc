@@ -11,7 +11,7 @@
 namespace tripwire::fuse {
 
 void UnstableData::Add(Node* node, Segment segment) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   segment.sequence = next_sequence_++;
   bytes_ += segment.length;
   if (files_.empty()) oldest_ = absl::Now();
@@ -30,7 +30,7 @@ void UnstableData::Add(Node* node, Segment segment) {
 }
 
 void UnstableData::Discard(Node* node, uint64_t offset, uint64_t length) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   auto it = files_.find(node);
   if (it == files_.end()) return;
   const uint64_t end = length > UINT64_MAX - offset ? UINT64_MAX : offset + length;
@@ -69,7 +69,7 @@ void UnstableData::Discard(Node* node, uint64_t offset, uint64_t length) {
 }
 
 uint64_t UnstableData::Mark() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return next_sequence_;
 }
 
@@ -78,7 +78,7 @@ int UnstableData::Committed(Node* node, uint64_t fsid, uint64_t mark,
   std::vector<std::pair<NodeRef, Segment>> lost;
   std::vector<NodeRef> done;  // released without the lock
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     for (auto it = files_.begin(); it != files_.end();) {
       File& file = it->second;
       if (node ? it->first != node : it->first->fsid != fsid) {
@@ -112,7 +112,7 @@ int UnstableData::Committed(Node* node, uint64_t fsid, uint64_t mark,
 void UnstableData::ServerRestarted(uint64_t verifier, const Resend& resend) {
   std::vector<std::pair<NodeRef, Segment>> lost;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     for (auto& [node, file] : files_) {
       std::deque<Segment> kept;
       for (Segment& s : file.segments) {
@@ -128,7 +128,7 @@ void UnstableData::ServerRestarted(uint64_t verifier, const Resend& resend) {
   }
   ResendAll(std::move(lost), resend);
   std::vector<NodeRef> done;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   for (auto it = files_.begin(); it != files_.end();) {
     if (it->second.segments.empty()) {
       done.push_back(std::move(it->second.node));
@@ -149,7 +149,7 @@ int UnstableData::ResendAll(std::vector<std::pair<NodeRef, Segment>> segments,
                     "written again ({}): {} bytes at {} are lost",
                     std::strerror(error), segment.length, segment.offset);
       if (first_error == 0) first_error = error;
-      absl::MutexLock lock(&mu_);
+      MutexLock lock(&mu_);
       errors_[node.get()] = {nodes_->Ref(node.get()), error};
     }
   }
@@ -158,7 +158,7 @@ int UnstableData::ResendAll(std::vector<std::pair<NodeRef, Segment>> segments,
 
 int UnstableData::TakeError(Node* node) {
   NodeRef keep;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   auto it = errors_.find(node);
   if (it == errors_.end()) return 0;
   const int error = it->second.second;
@@ -168,23 +168,23 @@ int UnstableData::TakeError(Node* node) {
 }
 
 bool UnstableData::Has(Node* node) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return files_.count(node) != 0;
 }
 
 size_t UnstableData::bytes() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return bytes_;
 }
 
 NodeRef UnstableData::Any() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (files_.empty()) return {};
   return nodes_->Ref(files_.begin()->first);
 }
 
 void UnstableData::WaitForRoom() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return bytes_ < most_bytes_ || stop_;
   };
@@ -192,7 +192,7 @@ void UnstableData::WaitForRoom() {
 }
 
 UnstableData::Work UnstableData::WaitForWork(size_t threshold, absl::Duration age) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   for (;;) {
     if (stop_) return Work::kStopped;
     if (bytes_ >= threshold) return Work::kMuch;
@@ -212,7 +212,7 @@ UnstableData::Work UnstableData::WaitForWork(size_t threshold, absl::Duration ag
 }
 
 void UnstableData::Stop() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   stop_ = true;
 }
 

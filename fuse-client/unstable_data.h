@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "fuse-client/mutex.h"
 #include "fuse-client/node_table.h"
 #include "fuse-client/request_buffers.h"
 
@@ -84,7 +84,7 @@ class UnstableData {
 
   NodeTable* const nodes_;
   const size_t most_bytes_;
-  absl::Mutex mu_;
+  Mutex mu_;
   std::map<Node*, File> files_ ABSL_GUARDED_BY(mu_);
   std::map<Node*, std::pair<NodeRef, int>> errors_ ABSL_GUARDED_BY(mu_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 1;

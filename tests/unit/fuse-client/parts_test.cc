@@ -97,11 +97,11 @@ TEST(RecallLog, TellsWhatWasRecalledSince) {
   RecallLog log;
   const uint64_t start = log.Now();
   {
-    absl::MutexLock lock(&log.gate);
+    MutexLock lock(&log.gate);
     log.Note("a");
   }
   const uint64_t after_a = log.Now();
-  absl::MutexLock lock(&log.gate);
+  MutexLock lock(&log.gate);
   EXPECT_TRUE(log.RecalledSince(start, "a"));
   EXPECT_FALSE(log.RecalledSince(start, "b"));
   EXPECT_FALSE(log.RecalledSince(after_a, "a"));
