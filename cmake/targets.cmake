@@ -28,8 +28,7 @@ endif()
 # TRIPWIRE_PCH they are read once for libraries and once for tests. The release
 # build does without, so that a file which forgets an include is found out.
 function(tripwire_precompile target kind)
-  # What changes the compiler's own flags cannot share.
-  if(NOT TRIPWIRE_PCH OR "${ARGN}" MATCHES "dpdk|gst|x11")
+  if(NOT TRIPWIRE_PCH)
     return()
   endif()
   if(NOT TARGET tripwire_pch_${kind})
@@ -75,7 +74,7 @@ function(tripwire_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   add_library(tripwire_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(tripwire_${name} PUBLIC tripwire_options ${ARG_DEPENDS})
-  tripwire_precompile(tripwire_${name} libraries ${ARG_DEPENDS})
+  tripwire_precompile(tripwire_${name} libraries)
   if(CMAKE_CURRENT_SOURCE_DIR MATCHES "^${PROJECT_SOURCE_DIR}/nic/"
      AND NOT CMAKE_CURRENT_SOURCE_DIR MATCHES "/nic/(tools|conform)")
     tripwire_install_target(tripwire_${name})
@@ -138,7 +137,7 @@ function(tripwire_test name)
   cmake_parse_arguments(ARG "NO_CTEST" "TIMEOUT" "SOURCES;DEPENDS;LABELS;ARGS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE tripwire_options ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
-  tripwire_precompile(${name} tests ${ARG_DEPENDS})
+  tripwire_precompile(${name} tests)
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bin)
   if(ARG_NO_CTEST)
