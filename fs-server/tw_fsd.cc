@@ -2,9 +2,7 @@
 // tw-fsd: serves directories over a Tripwire NIC.
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
@@ -21,9 +19,10 @@
 #include "absl/strings/str_replace.h"
 #include "fs-server/config.h"
 #include "fs-server/file_server.h"
-#include "nic/api/nic.h"
+#include "nic/api/open_nic.h"
 #include "nic/api/stats/stats.h"
 #include "nic/comm/rpc.h"
+#include "nic/base/process.h"
 #include "nic/port/port_spec.h"
 
 namespace tripwire::fs {
@@ -50,12 +49,6 @@ int Fail(const absl::Status& status, int code) {
       absl::StrReplaceAll(std::string(status.message()), {{"\n", "; "}});
   std::fprintf(stderr, "tw-fsd: %s\n", line.c_str());
   return code;
-}
-
-std::string HostName() {
-  char name[256] = {};
-  if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "localhost";
-  return name;
 }
 
 // Also without --state, two servers on one host do not meet unless they have one name.
@@ -94,36 +87,6 @@ absl::StatusOr<ServerConfig> ToConfig(const Options& options) {
   return config;
 }
 
-void RaiseDescriptorLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-// Signals come to whoever waits for them, not to whatever runs.
-sigset_t BlockSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit is EFBIG, no end
-  return signals;
-}
-
-absl::StatusOr<std::unique_ptr<Nic>> OpenNic(const Options& options) {
-  auto ports = options.ports.empty()
-                   ? OpenDefaultPorts(PortRole::kServer, absl::StrCat(options.node, "-tw-fsd"))
-                   : OpenPorts(options.ports);
-  if (!ports.ok()) return ports.status();
-  NicOptions nic_options;
-  nic_options.max_spin_ns = options.spin_us * kMicrosecond;
-  nic_options.node = options.node;
-  nic_options.ports = *std::move(ports);
-  return Nic::Open(std::move(nic_options));
-}
-
 std::vector<stats::Group> FileCounters(FileServer& files) {
   return {{"files",
            {{"calls", files.calls()},
@@ -137,12 +100,15 @@ std::vector<stats::Group> FileCounters(FileServer& files) {
 int Serve(const Options& options) {
   auto config = ToConfig(options);
   if (!config.ok()) return Fail(config.status(), kBadUse);
-  for (const std::string& port : options.ports) {
-    if (auto spec = ParsePortSpec(port); !spec.ok()) return Fail(spec.status(), kBadUse);
-  }
+  if (auto status = CheckPortSpecs(options.ports); !status.ok()) return Fail(status, kBadUse);
   RaiseDescriptorLimit();
-  const sigset_t signals = BlockSignals();
-  auto nic = OpenNic(options);
+  const sigset_t signals = BlockServiceSignals();
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit is EFBIG, no end
+  NicOptions nic_options;
+  nic_options.max_spin_ns = options.spin_us * kMicrosecond;
+  nic_options.node = options.node;
+  auto nic = OpenNic(options.ports, PortRole::kServer, absl::StrCat(options.node, "-tw-fsd"),
+                     std::move(nic_options));
   if (!nic.ok()) return Fail(nic.status(), kCannotServe);
   auto files = FileServer::Create(*config);
   if (!files.ok()) return Fail(files.status(), kCannotServe);

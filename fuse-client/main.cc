@@ -3,7 +3,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -14,9 +13,10 @@
 #include "fuse-client/mount_options.h"
 #include "fuse-client/mount_runner.h"
 #include "fuse-client/mount_table.h"
-#include "nic/api/nic.h"
+#include "nic/api/open_nic.h"
 #include "nic/api/stats/stats.h"
 #include "nic/base/daemon.h"
+#include "nic/base/process.h"
 #include "nic/port/port_spec.h"
 #include "spdlog/sinks/basic_file_sink.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
@@ -34,17 +34,6 @@ constexpr char kProgram[] = "tw-mount";
 
 std::string OneLine(const absl::Status& status) {
   return absl::StrReplaceAll(std::string(status.message()), {{"\n", "; "}});
-}
-
-absl::StatusOr<std::unique_ptr<Nic>> OpenNic(const MountOptions& options) {
-  auto ports = options.ports.empty() ? OpenDefaultPorts(PortRole::kClient, kProgram)
-                                     : OpenPorts(options.ports);
-  if (!ports.ok()) return ports.status();
-  NicOptions nic_options;
-  nic_options.max_spin_ns = options.spin_us * kMicrosecond;
-  nic_options.node = options.own_node;
-  nic_options.ports = *std::move(ports);
-  return Nic::Open(std::move(nic_options));
 }
 
 absl::Status StartLog(const MountOptions& options) {
@@ -65,27 +54,11 @@ absl::Status StartLog(const MountOptions& options) {
   return absl::OkStatus();
 }
 
-void BlockSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
-}
-
-// What can go wrong without any device or thread is told before forking.
-absl::Status CheckPorts(const MountOptions& options) {
-  for (const std::string& port : options.ports) {
-    if (auto spec = ParsePortSpec(port); !spec.ok()) return spec.status();
-  }
-  return absl::OkStatus();
-}
-
 // From here on in the process that serves the mount.
 int Serve(const MountOptions& options, const std::string& mountpoint,
           std::optional<Daemon> daemon) {
   MountGuard guard = MountGuard::Fork();
-  BlockSignals();
+  BlockServiceSignals();
   const auto fail = [&](const absl::Status& status) {
     if (daemon) {
       daemon->Fail(OneLine(status), kMountFailed);
@@ -95,7 +68,10 @@ int Serve(const MountOptions& options, const std::string& mountpoint,
     return kMountFailed;
   };
   if (absl::Status status = StartLog(options); !status.ok()) return fail(status);
-  auto nic = OpenNic(options);
+  NicOptions nic_options;
+  nic_options.max_spin_ns = options.spin_us * kMicrosecond;
+  nic_options.node = options.own_node;
+  auto nic = OpenNic(options.ports, PortRole::kClient, kProgram, std::move(nic_options));
   if (!nic.ok()) return fail(nic.status());
   auto stats = stats::Server::Start(
       **nic, {.program = kProgram, .detail = options.source + " on " + mountpoint});
@@ -125,7 +101,8 @@ int Main(int argc, char** argv) {
     std::puts("tw-mount " TRIPWIRE_VERSION);
     return 0;
   }
-  if (status.ok()) status = CheckPorts(options);
+  // What can go wrong without any device or thread is told before forking.
+  if (status.ok()) status = CheckPortSpecs(options.ports);
   if (!status.ok()) {
     std::fprintf(stderr, "%s: %s\n", kProgram, OneLine(status).c_str());
     return kBadUse;

@@ -16,18 +16,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "nic/base/fd.h"
+#include "nic/base/process.h"
 #include "spdlog/spdlog.h"
 
 extern char** environ;
 
 namespace tripwire::fuse {
 namespace {
-
-std::string HostName() {
-  char name[256] = "";
-  gethostname(name, sizeof(name) - 1);
-  return name;
-}
 
 // Writes back what programs still have mapped: by another process, for this one
 // must be free to serve it. Gives up after `timeout`.

@@ -31,24 +31,29 @@ absl::Status Down() { return absl::UnavailableError("the link is down"); }
 
 absl::Status ConnectError(LinkEnd end, const std::string& node,
                           const std::string& service) {
-  const std::string who =
-      node.empty() ? std::string("any node") : absl::StrCat("node \"", node, "\"");
+  const std::string who = node.empty() ? std::string("any node")
+                                       : absl::StrCat("node \"", node, "\"");
   switch (end) {
     case LinkEnd::kRefused:
-      return absl::PermissionDeniedError(absl::StrCat(who, " refused the link"));
+      return absl::PermissionDeniedError(
+          absl::StrCat(who, " refused the link"));
     case LinkEnd::kNoSuchService:
       return absl::NotFoundError(
           node.empty()
-              ? absl::StrCat("nobody on this segment offers service \"", service, "\"")
-              : absl::StrCat("node \"", node, "\" is there but does not offer service \"",
+              ? absl::StrCat("nobody on this segment offers service \"",
+                             service, "\"")
+              : absl::StrCat("node \"", node,
+                             "\" is there but does not offer service \"",
                              service, "\""));
     case LinkEnd::kAmbiguous:
-      return absl::FailedPreconditionError(absl::StrCat(
-          "several nodes offer service \"", service, "\"; name one (NODE:...)"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("several nodes offer service \"", service,
+                       "\"; name one (NODE:...)"));
     case LinkEnd::kTimedOut:
       return node.empty()
-                 ? absl::NotFoundError(absl::StrCat(
-                       "nobody on this segment offers service \"", service, "\""))
+                 ? absl::NotFoundError(
+                       absl::StrCat("nobody on this segment offers service \"",
+                                    service, "\""))
                  : absl::NotFoundError(absl::StrCat(
                        "no node named \"", node, "\" answers on this segment"));
     default:
@@ -120,8 +125,8 @@ absl::Status Context::Listen(std::string_view service) {
   }
   auto lock = impl_.Lock();
   if (!impl_.control().discovery().Offer(std::string(service), id_)) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("service \"", std::string(service), "\" is already offered here"));
+    return absl::AlreadyExistsError(absl::StrCat(
+        "service \"", std::string(service), "\" is already offered here"));
   }
   return absl::OkStatus();
 }

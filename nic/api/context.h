@@ -55,10 +55,10 @@ struct RemoteAperture {
 };
 
 // Whether a write's bytes may become visible before those of operations issued
-// earlier on the link, after the last Fence. Only the bytes: completion, refusal
-// and tripwires are in their turn. For bulk data on networks that lose or reorder
-// frames: what comes early is placed, not held. To a peer that does not know such
-// writes they are ordered.
+// earlier on the link, after the last Fence. Only the bytes: completion,
+// refusal and tripwires are in their turn. For bulk data on networks that lose
+// or reorder frames: what comes early is placed, not held. To a peer that does
+// not know such writes they are ordered.
 enum class WriteOrder : uint8_t { kOrdered, kUnordered };
 
 enum class TripwireMode : uint8_t { kOneShot, kPersistent };
@@ -67,8 +67,8 @@ enum class TripwireMode : uint8_t { kOneShot, kPersistent };
 struct ChainedWriteTo {
   RemoteAperture to;
   uint64_t offset = 0;
-  // What is written (copied; at most kMaxChainedBytes), unless `sends_word`: then
-  // the 64-bit word the tripwire watches, as it was when it fired.
+  // What is written (copied; at most kMaxChainedBytes), unless `sends_word`:
+  // then the 64-bit word the tripwire watches, as it was when it fired.
   std::span<const uint8_t> data;
   bool sends_word = false;
 };
@@ -77,12 +77,14 @@ struct ChainedWriteTo {
 struct TripwireOptions {
   Access access = Access::kWrite;
   TripwireMode mode = TripwireMode::kPersistent;
-  // It fires only for accesses that leave the 64-bit word at the start of its range
-  // like this. Looked at when the access is complete, in its turn among those of its
-  // link; what other links and the program's own threads store counts as it is by
-  // then. In-bound only, and the word must be there as for Arm(expected).
+  // It fires only for accesses that leave the 64-bit word at the start of its
+  // range like this. Looked at when the access is complete, in its turn among
+  // those of its link; what other links and the program's own threads store
+  // counts as it is by then. In-bound only, and the word must be there as for
+  // Arm(expected).
   ValueCondition condition;
-  // It fires at every so-manieth of those accesses, counted since it was armed. >= 1.
+  // It fires at every so-manieth of those accesses, counted since it was armed.
+  // >= 1.
   uint64_t every = 1;
 
   // What it does when it fires; any of these.
@@ -90,19 +92,19 @@ struct TripwireOptions {
   uint64_t cookie = 0;  // of the events
   // Is incremented (release). Must outlive the tripwire.
   std::atomic<uint64_t>* counter = nullptr;
-  // Is issued as Write without a Completion is. An access that was itself issued by
-  // a tripwire's action, and so on, counts its hops; at 15 the write is not issued
-  // (counter `chains_stopped`), so that loops end. Nor is it when the link is down
-  // or the peer's NIC does not count hops (`chains_lost`).
+  // Is issued as Write without a Completion is. An access that was itself
+  // issued by a tripwire's action, and so on, counts its hops; at 15 the write
+  // is not issued (counter `chains_stopped`), so that loops end. Nor is it when
+  // the link is down or the peer's NIC does not count hops (`chains_lost`).
   std::optional<ChainedWriteTo> write;
 };
 
 // A watch on [offset, offset + length) of an aperture. Made disarmed.
 //
-// In-bound (on an Aperture): fires when a peer's access touches the range, after
-// the data of that access, and of everything before it on its link, is visible.
-// Out-bound (on a RemoteAperture): fires when an access of ours to the range is
-// complete: a write visible to the peer, a read's data placed here.
+// In-bound (on an Aperture): fires when a peer's access touches the range,
+// after the data of that access, and of everything before it on its link, is
+// visible. Out-bound (on a RemoteAperture): fires when an access of ours to the
+// range is complete: a write visible to the peer, a read's data placed here.
 //
 // Every access that touches the range while armed counts once, however it was
 // segmented; firings coalesce into one event with an exact count.
@@ -119,19 +121,20 @@ class Tripwire {
 
   void Arm();
   // Arms only if the 64-bit word at the start of the watched range still holds
-  // `expected`; false (and not armed) when it has already changed. No access can
-  // fall between the look and the arming. In-bound only; the range must start
-  // 8-byte aligned and hold 8 bytes.
+  // `expected`; false (and not armed) when it has already changed. No access
+  // can fall between the look and the arming. In-bound only; the range must
+  // start 8-byte aligned and hold 8 bytes.
   bool Arm(uint64_t expected);
-  // Returns whether it had fired since it was last armed. If false, it never will;
-  // if true, what it did is done, but for its event, which may still be queued.
+  // Returns whether it had fired since it was last armed. If false, it never
+  // will; if true, what it did is done, but for its event, which may still be
+  // queued.
   bool Disarm();
 
-  // Firings since it was made: accesses, unless a condition or `every` leaves some
-  // out.
+  // Firings since it was made: accesses, unless a condition or `every` leaves
+  // some out.
   uint64_t count() const;
-  // Blocks until count() > seen, or the deadline (NIC clock) passes, or the link
-  // of an out-bound tripwire is lost; returns count().
+  // Blocks until count() > seen, or the deadline (NIC clock) passes, or the
+  // link of an out-bound tripwire is lost; returns count().
   uint64_t Wait(uint64_t seen, uint64_t deadline_ns);
 
  private:
@@ -144,9 +147,10 @@ class Tripwire {
 struct LinkInfo {
   std::string node;                    // the peer's name
   std::string service;
-  std::vector<uint8_t> private_data;   // what the peer said when connecting/accepting
+  // What the peer said when connecting or accepting.
+  std::vector<uint8_t> private_data;
   bool up = false;
-  bool shares_memory = false;          // the path is memory shared with the peer's machine
+  bool shares_memory = false;  // the path is memory in common with the peer
   uint64_t round_trip_ns = 0;          // smoothed
   uint32_t send_window_frames = 0;     // min(congestion window, peer's credit)
   uint64_t retransmitted_frames = 0;
@@ -159,8 +163,8 @@ struct LinkInfo {
 //            locally complete          remotely visible   ordered with
 //   Write    returns (no Completion);  Completion done    all operations before
 //            Completion done           with kOk           and after on the link
-//   Read     Completion done           -                  sees every write before
-//                                                         it on the link
+//   Read     Completion done           -                  sees every write
+//                                                         before it on the link
 //   atomics  Completion done           Completion done    all operations before
 //                                      with kOk           and after on the link
 //   Flush    -                         all before it are  -
@@ -197,7 +201,8 @@ class Context {
   // PERMISSION_DENIED (refused), FAILED_PRECONDITION (an empty node name, and
   // several nodes offer the service), RESOURCE_EXHAUSTED (over the quota),
   // UNAVAILABLE (no answer). No kLinkUp event.
-  absl::StatusOr<LinkId> Connect(std::string_view node, std::string_view service,
+  absl::StatusOr<LinkId> Connect(std::string_view node,
+                                 std::string_view service,
                                  std::span<const uint8_t> private_data,
                                  uint64_t timeout_ns);
   absl::Status Accept(LinkId link, std::span<const uint8_t> private_data);
@@ -207,15 +212,15 @@ class Context {
   void Close(LinkId link);
   absl::StatusOr<LinkInfo> Describe(LinkId link);
   bool IsUp(LinkId link);
-  // Memory of ours that the link's peer can read where it lies, if their path has such
-  // (one machine, over memif): good for whatever is large and need not be sent then.
-  // The same for all links over one port, for its life; empty on others. Nothing in it
-  // is hidden from anybody at the port.
+  // Memory of ours that the link's peer can read where it lies, if their path
+  // has such (one machine, over memif): good for whatever is large and need not
+  // be sent then. The same for all links over one port, for its life; empty on
+  // others. Nothing in it is hidden from anybody at the port.
   std::span<uint8_t> ShownMemory(LinkId link);
   // The same of the peer's; empty unless it is shown to us.
   PeerMemory MemoryShownBy(LinkId link);
-  // Connection data of the peer over this link is trusted no more than the link:
-  // an imported name that is wrong fails at the peer.
+  // Connection data of the peer over this link is trusted no more than the
+  // link: an imported name that is wrong fails at the peer.
   RemoteAperture Import(LinkId link, const ApertureName& name) const {
     return {link, name};
   }
@@ -223,12 +228,11 @@ class Context {
   // --- Operations -----------------------------------------------------------
   // Writes `data` at `offset` of the peer's aperture. With a Completion, `data`
   // is read until that is done (zero copies here); without, it is copied before
-  // the call returns, and a refusal comes as a kOpFailed event. Returns the link's
-  // state: UNAVAILABLE if it is down; RESOURCE_EXHAUSTED, here and for every
-  // operation, when the context's quota of queued bytes is used up. (The Completion
-  // is then not used.)
-  // No bytes are as good as any: checked, done like others, but they touch
-  // nothing, so no tripwire fires.
+  // the call returns, and a refusal comes as a kOpFailed event. Returns the
+  // link's state: UNAVAILABLE if it is down; RESOURCE_EXHAUSTED, here and for
+  // every operation, when the context's quota of queued bytes is used up. (The
+  // Completion is then not used.) No bytes are as good as any: checked, done
+  // like others, but they touch nothing, so no tripwire fires.
   absl::Status Write(const RemoteAperture& to, uint64_t offset,
                      std::span<const uint8_t> data,
                      Completion* completion = nullptr,
@@ -251,12 +255,13 @@ class Context {
   // nothing: unordered writes keep their places until what is before is done.
   absl::Status Fence(LinkId link);
   // Adds `addend` to the 64-bit word at `offset` of the peer's aperture, or
-  // replaces it by `desired` if it holds `expected`; in one step also as the peer's
-  // own threads see it, when they use atomic operations. `*result`, if not null,
-  // gets what the word held before; it is written by the time the Completion is
-  // done. Without a Completion a refusal comes as a kOpFailed event, and `result`
-  // must be null. The word must be 8-byte aligned in the peer's memory
-  // (kMisaligned). Ends with kUnknownOperation when the peer's NIC has no atomics.
+  // replaces it by `desired` if it holds `expected`; in one step also as the
+  // peer's own threads see it, when they use atomic operations. `*result`, if
+  // not null, gets what the word held before; it is written by the time the
+  // Completion is done. Without a Completion a refusal comes as a kOpFailed
+  // event, and `result` must be null. The word must be 8-byte aligned in the
+  // peer's memory (kMisaligned). Ends with kUnknownOperation when the peer's
+  // NIC has no atomics.
   absl::Status FetchAdd(const RemoteAperture& to, uint64_t offset,
                         uint64_t addend, uint64_t* result,
                         Completion* completion);
@@ -282,9 +287,9 @@ class Context {
                  uint64_t cookie = 0, bool events = true);
 
   // The same with everything that can be asked for. INVALID_ARGUMENT when the
-  // options make no sense for this range, OUT_OF_RANGE when it is empty or not in
-  // the aperture, RESOURCE_EXHAUSTED over the context's quota (the forms above then
-  // give an empty Tripwire).
+  // options make no sense for this range, OUT_OF_RANGE when it is empty or not
+  // in the aperture, RESOURCE_EXHAUSTED over the context's quota (the forms
+  // above then give an empty Tripwire).
   absl::StatusOr<Tripwire> Watch(const Aperture& aperture, uint64_t offset,
                                  uint64_t length,
                                  const TripwireOptions& options);
@@ -293,15 +298,15 @@ class Context {
                                  const TripwireOptions& options);
 
   // Waits until one of the tripwires has fired more often than `seen` says (as
-  // many, in the same order), or its link is lost; returns its index, the first if
-  // several have. Nothing when the deadline passed first.
+  // many, in the same order), or its link is lost; returns its index, the first
+  // if several have. Nothing when the deadline passed first.
   std::optional<size_t> WaitAny(std::span<const Tripwire* const> tripwires,
                                 std::span<const uint64_t> seen,
                                 uint64_t deadline_ns);
 
-  // Waits while the aligned 64-bit word at `offset` holds `expected`: a futex on
-  // the far side of a network. False when the deadline passed first, or `peer`,
-  // if given, was lost; at once when there is no such word.
+  // Waits while the aligned 64-bit word at `offset` holds `expected`: a futex
+  // on the far side of a network. False when the deadline passed first, or
+  // `peer`, if given, was lost; at once when there is no such word.
   bool WaitWord(const Aperture& aperture, uint64_t offset, uint64_t expected,
                 uint64_t deadline_ns,
                 std::optional<LinkId> peer = std::nullopt);
@@ -312,15 +317,16 @@ class Context {
   // Blocks (spinning first) until there is an event or the deadline passes.
   size_t Wait(std::span<Event> events, uint64_t deadline_ns,
               PortWatch watch = PortWatch::kTake);
-  // Runs coroutines that wait on this context (nic/api/await.h), as Poll and Wait do
-  // besides, until `done()`, which is called after each round of them; false when the
-  // deadline passed first. Interrupt makes it look again.
+  // Runs coroutines that wait on this context (nic/api/await.h), as Poll and
+  // Wait do besides, until `done()`, which is called after each round of them;
+  // false when the deadline passed first. Interrupt makes it look again.
   bool Drive(absl::FunctionRef<bool()> done, uint64_t deadline_ns);
-  // Makes one Wait, the one under way or else the next, return although there may
-  // be no event: to stop a thread, or to give it work of another kind.
+  // Makes one Wait, the one under way or else the next, return although there
+  // may be no event: to stop a thread, or to give it work of another kind.
   void Interrupt();
-  // A descriptor that polls readable while events wait; for select, poll, epoll.
-  // Owned by the context. Needs the NIC's service thread to move by itself.
+  // A descriptor that polls readable while events wait; for select, poll,
+  // epoll. Owned by the context. Needs the NIC's service thread to move by
+  // itself.
   absl::StatusOr<int> EventFd();
 
   Nic& nic() { return nic_; }

@@ -29,8 +29,9 @@ constexpr uint32_t kClockTurns = 8;
 constexpr int kAsideTurns = 8;
 // The service thread stays awake this long after it had something to do.
 constexpr uint64_t kServiceLingerNs = 20 * kMicrosecond;
-// Who is woken by a frame, or sees some while it spins, looks so much longer for the
-// next: much data comes in many frames, and is not worth a sleep between them.
+// Who is woken by a frame, or sees some while it spins, looks so much longer
+// for the next: much data comes in many frames, and is not worth a sleep
+// between them.
 constexpr uint64_t kLingerNs = 100 * kMicrosecond;
 
 void Signal(const UniqueFd& fd) {
@@ -354,8 +355,8 @@ void Driver::HandOver() {
     return;
   }
   if (!has_service()) return;
-  // Asleep for long, and on doorbells that are no longer armed: from now on it is
-  // to nap, so that this is paid once for each busy period.
+  // Asleep for long, and on doorbells that are no longer armed: from now on it
+  // is to nap, so that this is paid once for each busy period.
   const bool deaf = sentinel_ == Sentinel::kService && !armed_;
   if (deaf || service_nap_ns_ > 2 * kWatchNs) {
     sentinel_ = Sentinel::kNone;
@@ -385,8 +386,8 @@ void Driver::ServiceNap(std::unique_lock<AdaptiveMutex>& lock) {
                         : kWatchNs;
   const uint64_t nap_ns = service_nap_ns_;
   lock.unlock();
-  // While somebody drives there is nothing for us to do, and whoever drives should
-  // not have to wait for us to say so.
+  // While somebody drives there is nothing for us to do, and whoever drives
+  // should not have to wait for us to say so.
   uint64_t begun_ns;
   do {
     begun_ns = clock_.NowNs();
@@ -425,8 +426,7 @@ void Driver::ServiceSleep(std::unique_lock<AdaptiveMutex>& lock) {
   ++sleeps_;
   const uint64_t timeout_ns = Until(sentinel_until_ns_, now_ns);
   lock.unlock();
-  const bool rung =
-      PollFds(doorbell_, service_kick_.get(), timeout_ns);
+  const bool rung = PollFds(doorbell_, service_kick_.get(), timeout_ns);
   lock.lock();
   Silence(service_kick_);
   if (sentinel_ == Sentinel::kService) {

@@ -23,20 +23,20 @@ namespace tripwire {
 // Any thread that waits drives: it takes the lock, polls, looks whether what it
 // waits for has come, and lets go. After its spin budget it blocks. One blocked
 // thread, the sentinel, sleeps on the ports' doorbells, armed; the others sleep
-// each on its own futex until whoever drives finds them ready. The service thread
-// is sentinel only when no waiter is; while others drive it naps on a timer, so
-// that a busy program never pays for waking it.
+// each on its own futex until whoever drives finds them ready. The service
+// thread is sentinel only when no waiter is; while others drive it naps on a
+// timer, so that a busy program never pays for waking it.
 //
 // Thread safety: everything may be called from any thread; `mutex()` guards the
 // engine.
 // Invariants (under the lock):
-//  1. If a thread is blocked, then a sentinel sleeps with the ports armed, or some
-//     thread is driving, or the service thread looks again within kWatchNs.
+//  1. If a thread is blocked, then a sentinel sleeps with the ports armed, or
+//     some thread is driving, or the service thread looks again within kWatchNs.
 //  2. Ports are armed only while a sentinel sleeps.
 class Driver {
  public:
-  // `can_block` is false on a clock that does not move by itself: WaitUntil then
-  // polls until nothing more happens.
+  // `can_block` is false on a clock that does not move by itself: WaitUntil
+  // then polls until nothing more happens.
   Driver(Engine& engine, Clock& clock, uint64_t max_spin_ns, bool can_block);
   ~Driver();
 
@@ -116,7 +116,8 @@ class Driver {
   bool ports_rung_ = false;       // a doorbell was heard, and no port asked why
   std::list<Waiter*> followers_;
   uint32_t driving_ = 0;        // threads in WaitUntil that are not blocked
-  // By anyone but the service thread, which looks at it without the lock: a number.
+  // By anyone but the service thread, which looks at it without the lock: a
+  // number.
   std::atomic<uint64_t> last_drive_ns_{0};
   uint64_t seen_news_ = 0;
   double spin_success_ = 1.0;
@@ -124,7 +125,7 @@ class Driver {
 
   std::thread service_;
   bool stopping_ = false;
-  uint64_t service_nap_ns_ = 0;  // how long the service thread naps; 0: it does not
+  uint64_t service_nap_ns_ = 0;  // the service thread naps so long; 0: not
 };
 
 }  // namespace tripwire

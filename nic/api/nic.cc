@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nic/api/nic.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "nic/api/context.h"
 #include "nic/api/nic_impl.h"
+#include "nic/base/process.h"
 #include "nic/control/body.h"
 
 namespace tripwire {
@@ -47,12 +46,7 @@ absl::StatusOr<std::unique_ptr<Nic>> Nic::Open(NicOptions options) {
           " carries frames of less than 512 bytes; 1514 is usual");
     }
   }
-  std::string node = options.node;
-  if (node.empty()) {
-    char name[256] = "";
-    gethostname(name, sizeof name - 1);
-    node = name[0] != '\0' ? name : "localhost";
-  }
+  std::string node = options.node.empty() ? HostName() : options.node;
   if (node.size() > kMaxNameBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("node name longer than ", kMaxNameBytes, " bytes"));

@@ -124,7 +124,8 @@ absl::Status Context::IssueAtomic(const RemoteAperture& to, uint64_t offset,
 absl::Status Context::FetchAdd(const RemoteAperture& to, uint64_t offset,
                                uint64_t addend, uint64_t* result,
                                Completion* completion) {
-  return IssueAtomic(to, offset, wire::kFetchAdd, addend, 0, result, completion);
+  return IssueAtomic(to, offset, wire::kFetchAdd, addend, 0, result,
+                     completion);
 }
 
 absl::Status Context::CompareAndSwap(const RemoteAperture& to, uint64_t offset,

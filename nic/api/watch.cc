@@ -38,8 +38,8 @@ TripwireOptions Simple(Access access, TripwireMode mode, uint64_t cookie,
 
 }  // namespace
 
-// Checks what does not need the lock, and fills in the rest of `spec`. `word`: the
-// start of the range in this process, or null.
+// Checks what does not need the lock, and fills in the rest of `spec`. `word`:
+// the start of the range in this process, or null.
 absl::Status Context::CheckOptions(const TripwireOptions& options,
                                    const uint8_t* word,
                                    TripwireSpec* spec) const {

@@ -37,9 +37,9 @@ void Pin(int processor) {
 
 absl::StatusOr<std::unique_ptr<Workers>> Workers::Open(WorkersOptions options) {
   const std::vector<int> processors = Processors();
-  const size_t count =
-      options.count > 0 ? options.count
-                        : std::max<size_t>(processors.size(), 1);
+  const size_t count = options.count > 0
+                           ? options.count
+                           : std::max<size_t>(processors.size(), 1);
   std::vector<NicOptions> parts(count);
   for (const std::string& spec : options.ports) {
     auto divided = OpenDividedPort(spec, count);
@@ -58,7 +58,8 @@ absl::StatusOr<std::unique_ptr<Workers>> Workers::Open(WorkersOptions options) {
     parts[i].node = options.node;
     parts[i].max_spin_ns = options.max_spin_ns;
     absl::StatusOr<std::unique_ptr<Nic>> nic;
-    // On its processor, so that the NIC's own thread stays there, and its memory near.
+    // On its processor, so that the NIC's own thread stays there, and its
+    // memory near.
     std::thread([&] {
       Pin(worker.processor);
       nic = Nic::Open(std::move(parts[i]));

@@ -21,12 +21,14 @@ struct WorkersOptions {
   uint64_t max_spin_ns = 50 * kMicrosecond;
 };
 
-// One node on several processors: a NIC for each, with its own part of every port, its
-// own engine, links, tables and threads. A link belongs to the worker whose part of the
-// port its peer joined, for good; nothing that a frame touches is shared by two workers.
+// One node on several processors: a NIC for each, with its own part of every
+// port, its own engine, links, tables and threads. A link belongs to the worker
+// whose part of the port its peer joined, for good; nothing that a frame
+// touches is shared by two workers.
 //
-// A program offers its services on every worker and keeps what belongs to a link (its
-// context, its apertures) with that link's worker. Peers see one node.
+// A program offers its services on every worker and keeps what belongs to a
+// link (its context, its apertures) with that link's worker. Peers see one
+// node.
 //
 // Thread safety: as for Nic, of which it owns `size()`.
 class Workers {
@@ -40,8 +42,8 @@ class Workers {
   // The processor a worker's threads run on; -1: any.
   int processor(size_t worker) const { return workers_[worker].processor; }
 
-  // Runs `serve(worker, nic)` on a thread for each worker, on its processor; returns when
-  // all have returned.
+  // Runs `serve(worker, nic)` on a thread for each worker, on its processor;
+  // returns when all have returned.
   void Run(const std::function<void(size_t, Nic&)>& serve);
 
  private:

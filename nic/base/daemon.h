@@ -59,13 +59,13 @@ inline void StandardFilesToNull() {
   if (null > 2) close(null);
 }
 
-// Becoming a daemon in two steps: the process forks first, while it has one thread
-// and no devices, and the parent ends when the child says how it went.
+// Becoming a daemon in two steps: the process forks first, while it has one
+// thread and no devices, and the parent ends when the child says how it went.
 class Daemon {
  public:
-  // In the child, returns. In the parent, waits for the child's word, prints its
-  // error if there is one, and exits accordingly; never returns. `failure` is the exit
-  // status for a child that ends without a word.
+  // In the child, returns. In the parent, waits for the child's word, prints
+  // its error if there is one, and exits accordingly; never returns. `failure`
+  // is the exit status for a child that ends without a word.
   static Daemon Fork(const char* program, int failure) {
     TellingPipe pipe = TellingPipe::Make(program, failure);
     const pid_t child = fork();
@@ -84,14 +84,15 @@ class Daemon {
       int status = 0;
       waitpid(child, &status, 0);
       if (WIFSIGNALED(status)) {
-        std::fprintf(stderr, "%s: ended by signal %d before it was ready\n", program,
-                     WTERMSIG(status));
+        std::fprintf(stderr, "%s: ended by signal %d before it was ready\n",
+                     program, WTERMSIG(status));
       } else {
         std::fprintf(stderr, "%s: ended before it was ready\n", program);
       }
       std::_Exit(failure);
     }
-    if (word.size() > 1) std::fprintf(stderr, "%s: %s\n", program, word.c_str() + 1);
+    if (word.size() > 1)
+      std::fprintf(stderr, "%s: %s\n", program, word.c_str() + 1);
     std::fflush(stderr);
     std::_Exit(static_cast<unsigned char>(word[0]));
   }
@@ -103,9 +104,11 @@ class Daemon {
     TellingPipe::WriteAll(pipe_.get(), std::string(1, '\0'));
     pipe_.reset();
   }
-  // Says what went wrong in one line: the parent prints it and exits with `code`.
+  // Says what went wrong in one line: the parent prints it and exits with
+  // `code`.
   void Fail(const std::string& message, int code) {
-    TellingPipe::WriteAll(pipe_.get(), std::string(1, static_cast<char>(code)) + message);
+    TellingPipe::WriteAll(pipe_.get(),
+                          std::string(1, static_cast<char>(code)) + message);
     pipe_.reset();
   }
 

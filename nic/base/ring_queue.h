@@ -12,8 +12,8 @@
 namespace tripwire {
 
 // A queue in one growing power-of-two array: unlike std::deque it allocates
-// nothing in steady state. Not thread-safe. Elements that own something are reset
-// when popped, others only when their place is used again.
+// nothing in steady state. Not thread-safe. Elements that own something are
+// reset when popped, others only when their place is used again.
 template <typename T>
 class RingQueue {
  public:

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The client's waiting. A thread in Invoke drives the NIC itself until its reply
-// word changes: nobody wakes it. Two threads of the client's own sleep on the
-// NIC until there is something for just them: the engine for links, out-of-band
-// messages and asynchronous calls; the notifier for the next notification. Each
-// recovery gets a thread for itself.
+// The client's waiting. A thread in Invoke drives the NIC itself until its
+// reply word changes: nobody wakes it. Two threads of the client's own sleep on
+// the NIC until there is something for just them: the engine for links,
+// out-of-band messages and asynchronous calls; the notifier for the next
+// notification. Each recovery gets a thread for itself.
 #include <spdlog/spdlog.h>
 
 #include <condition_variable>
@@ -72,7 +72,9 @@ class CancelScope {
 class ThreadedClient final : public Client {
  public:
   ThreadedClient(Nic& nic, ClientOptions options)
-      : nic_(nic), options_(std::move(options)), core_(nic, options_, Hooks()) {}
+      : nic_(nic),
+        options_(std::move(options)),
+        core_(nic, options_, Hooks()) {}
 
   absl::Status Begin() {
     const uint64_t deadline_ns =
@@ -148,7 +150,9 @@ class ThreadedClient final : public Client {
   uint32_t bulk_bytes() const override { return core_.bulk_bytes(); }
   bool connected() const override { return core_.connected(); }
   bool shares_memory() const override { return core_.shares_memory(); }
-  std::span<uint8_t> shown_memory() const override { return core_.shown_memory(); }
+  std::span<uint8_t> shown_memory() const override {
+    return core_.shown_memory();
+  }
 
  private:
   // Counts the threads inside, for the destructor to wait for.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The client's asynchronous calls: their start, cancellation, deadlines and callbacks.
+// The client's asynchronous calls: their start, cancellation, deadlines and
+// callbacks.
 #include <algorithm>
 #include <utility>
 
@@ -13,18 +14,21 @@ constexpr uint64_t kLingerNs = 1 * kMillisecond;
 
 }  // namespace
 
-void ClientCore::StartAsync(std::unique_ptr<PendingCall> owned, CancelToken* token) {
+void ClientCore::StartAsync(std::unique_ptr<PendingCall> owned,
+                            CancelToken* token) {
   PendingCall* call = owned.release();  // RunCallbacks takes it back
   if (token != nullptr) LinkToken(call, token);
   call->response = &call->own_response;
   call->unheard = !call->done_function && token == nullptr &&
-                  call->request.bulk.empty() && call->request.timeout_ns == kNever;
+                  call->request.bulk.empty() &&
+                  call->request.timeout_ns == kNever;
   if (call->unheard) {
     const auto message = call->request.message;
     call->own_message.assign(message.begin(), message.end());
     call->request.message = call->own_message;
   } else {
-    if (!call->done_function) call->done_function = [](absl::Status, Response) {};
+    if (!call->done_function)
+      call->done_function = [](absl::Status, Response) {};
     async_calls_.fetch_add(1, std::memory_order_relaxed);  // a hint
   }
   bool wake = false;
@@ -52,7 +56,8 @@ void ClientCore::StartAsync(std::unique_ptr<PendingCall> owned, CancelToken* tok
 
 bool ClientCore::WaitsUnheard(uint32_t index) const {
   const Slot& slot = *slots_[index];
-  return slot.phase == Phase::kSent && slot.call != nullptr && slot.call->unheard;
+  return slot.phase == Phase::kSent && slot.call != nullptr &&
+         slot.call->unheard;
 }
 
 void ClientCore::NoteUnheard(uint32_t index) {
@@ -106,7 +111,8 @@ void ClientCore::LinkToken(PendingCall* call, CancelToken* token) {
 
 // After this no cancellation touches the call; one that does is waited for.
 void ClientCore::UnlinkToken(PendingCall* call) {
-  const std::shared_ptr<AsyncCancel> link = std::exchange(call->cancel, nullptr);
+  const std::shared_ptr<AsyncCancel> link =
+      std::exchange(call->cancel, nullptr);
   if (link == nullptr) return;
   {
     std::lock_guard lock(link->mutex);
@@ -117,7 +123,8 @@ void ClientCore::UnlinkToken(PendingCall* call) {
   hook.swap(link->token->hook);
 }
 
-// As Invoke's: a call the server has may still say what became of it, for a while.
+// As Invoke's: a call the server has may still say what became of it, for a
+// while.
 void ClientCore::CancelAsync(PendingCall* call) {
   {
     Lock lock(mutex_);
@@ -129,7 +136,8 @@ void ClientCore::CancelAsync(PendingCall* call) {
       Finish(call, absl::CancelledError("rpc: cancelled"));
     } else {
       const auto index = static_cast<uint32_t>(call->slot);
-      const bool told = state_ == State::kReady && slots_[index]->phase == Phase::kSent;
+      const bool told =
+          state_ == State::kReady && slots_[index]->phase == Phase::kSent;
       if (told) SendCancel(index);
       // If nobody can be told, there is nothing to wait for.
       Hasten(call, Now() + (told ? kCancelGraceNs : 0));

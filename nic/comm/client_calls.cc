@@ -82,7 +82,8 @@ bool ClientCore::Assign(PendingCall* call) {
   const size_t length = request.message.size();
   const size_t padded = Padded(length);
   slot.image.resize(padded + sizeof(CallTail));
-  if (length > 0) std::memcpy(slot.image.data(), request.message.data(), length);
+  if (length > 0)
+    std::memcpy(slot.image.data(), request.message.data(), length);
   std::memset(slot.image.data() + length, 0, padded - length);
   CallTail tail{};
   tail.message_bytes = static_cast<uint32_t>(length);
@@ -126,7 +127,8 @@ uint64_t ClientCore::ReadWord(uint32_t index) const {
   return word;
 }
 
-// Arms the slot's tripwire if nobody looks at it who waits for the answer itself.
+// Arms the slot's tripwire if nobody looks at it who waits for the answer
+// itself.
 void ClientCore::Listen(uint32_t index) {
   Slot& slot = *slots_[index];
   if (slot.call->unheard) {
@@ -151,20 +153,26 @@ void ClientCore::Send(uint32_t index) {
   WriteCall(index, /*again=*/false);
 }
 
-// Whether the server of this link can read the request's bulk data where it lies.
+// Whether the server of this link can read the request's bulk data where it
+// lies.
 bool ClientCore::IsShown(const Request& request) const {
-  if (shown_.empty() || request.bulk.size() != 1 || request.bulk_owner == nullptr) {
+  if (shown_.empty() || request.bulk.size() != 1 ||
+      request.bulk_owner == nullptr) {
     return false;
   }
   const iovec& piece = request.bulk[0];
   const auto* data = static_cast<const uint8_t*>(piece.iov_base);
-  return piece.iov_len > 0 && data >= shown_.data() && data <= shown_.data() + shown_.size() &&
-         piece.iov_len <= static_cast<size_t>(shown_.data() + shown_.size() - data);
+  return piece.iov_len > 0 && data >= shown_.data() &&
+         data <= shown_.data() + shown_.size() &&
+         piece.iov_len <=
+             static_cast<size_t>(shown_.data() + shown_.size() - data);
 }
 
-// Gives the slot a place for its bulk data, if it needs one; false if there is none.
+// Gives the slot a place for its bulk data, if it needs one; false if there is
+// none.
 bool ClientCore::TakeStaging(Slot& slot, const Request& request) {
-  if (slot.staging != kNoStaging || TotalBytes(request.bulk) == 0 || IsShown(request)) {
+  if (slot.staging != kNoStaging || TotalBytes(request.bulk) == 0 ||
+      IsShown(request)) {
     return true;
   }
   if (!free_staging_.empty()) {
@@ -178,9 +186,9 @@ bool ClientCore::TakeStaging(Slot& slot, const Request& request) {
   return true;
 }
 
-// Puts the bulk data where the server finds it, and says where in the call's tail. False
-// if there is no place: the call was begun when the data could be read where it lies, and
-// has come to a link over which it cannot.
+// Puts the bulk data where the server finds it, and says where in the call's
+// tail. False if there is no place: the call was begun when the data could be
+// read where it lies, and has come to a link over which it cannot.
 bool ClientCore::PlaceBulk(uint32_t index) {
   Slot& slot = *slots_[index];
   const Request& request = slot.call->request;
@@ -189,11 +197,13 @@ bool ClientCore::PlaceBulk(uint32_t index) {
   CallTail tail;
   std::memcpy(&tail, at, sizeof tail);
   tail.staging_slot = slot.staging;
-  const bool by_reference = slot.staging == kNoStaging && tail.staging_bytes.get() > 0;
+  const bool by_reference =
+      slot.staging == kNoStaging && tail.staging_bytes.get() > 0;
   tail.flags = by_reference ? kCallByReference : 0;
   tail.shown_offset =
       by_reference ? static_cast<uint32_t>(
-                         static_cast<const uint8_t*>(request.bulk[0].iov_base) - shown_.data())
+                         static_cast<const uint8_t*>(request.bulk[0].iov_base) -
+                         shown_.data())
                    : 0;
   std::memcpy(at, &tail, sizeof tail);
   StageBulk(slot);
@@ -315,16 +325,17 @@ void ClientCore::GiveCompletions(PendingCall* call) {
   call->completions = nullptr;
 }
 
-// The event that brings us here may have been of the slot's last call, or there may
-// be none; so the NIC may be storing this very moment. When the word that comes last
-// is there, so is all before it.
+// The event that brings us here may have been of the slot's last call, or there
+// may be none; so the NIC may be storing this very moment. When the word that
+// comes last is there, so is all before it.
 bool ClientCore::IsAnswered(uint32_t index) const {
   const Le64 expected(slots_[index]->sequence);
   uint64_t word;
   std::memcpy(&word, &expected, sizeof word);
   // Pairs with the release that orders the NIC's stores (PlaceInShared).
-  return __atomic_load_n(reinterpret_cast<const uint64_t*>(ReplyEnd(index) - sizeof word),
-                         __ATOMIC_ACQUIRE) == word;
+  return __atomic_load_n(
+             reinterpret_cast<const uint64_t*>(ReplyEnd(index) - sizeof word),
+             __ATOMIC_ACQUIRE) == word;
 }
 
 // Takes the answer from a reply slot, if it is there. The memory is the

@@ -52,8 +52,8 @@ struct CompletionSet {
 class ClientCore;
 struct PendingCall;
 
-// What the token of an asynchronous call reaches: its hook may run when the call, and
-// the client, are gone. Lock order: `mutex` before the core's.
+// What the token of an asynchronous call reaches: its hook may run when the
+// call, and the client, are gone. Lock order: `mutex` before the core's.
 struct AsyncCancel {
   std::mutex mutex;
   ClientCore* core = nullptr;  // null once the call has ended
@@ -69,8 +69,8 @@ struct PendingCall {
   // Set for an asynchronous call; the core then owns the call.
   std::function<void(absl::Status, Response)> done_function;
   Response own_response;
-  // An asynchronous call whose answer nobody hears: it is taken when somebody else
-  // makes a call, or is short of a slot.
+  // An asynchronous call whose answer nobody hears: it is taken when somebody
+  // else makes a call, or is short of a slot.
   bool unheard = false;
   Octets own_message;
   uint64_t deadline_ns = kNever;  // asynchronous calls only, as the next three
@@ -82,7 +82,8 @@ struct PendingCall {
   bool Ready() const {
     if (!done.load(std::memory_order_acquire)) {  // pairs with Finish
       const uint8_t* at = word.load(std::memory_order_acquire);  // with Publish
-      if (at == nullptr || std::memcmp(at, &sequence_word, 8) != 0) return false;
+      if (at == nullptr || std::memcmp(at, &sequence_word, 8) != 0)
+        return false;
     }
     return completions == nullptr || completions->done();
   }
@@ -107,8 +108,8 @@ struct PendingCall {
 //     client lives; so (slot, sequence) never names two calls.
 //  2. A slot, and its reply buffer, is reused only after the server answered
 //     the slot's call, or said on a new link that it does not have it.
-//  3. Reply memory is written by one link only: the one bound. Its apertures are
-//     revoked before anything looks at the memory for the next.
+//  3. Reply memory is written by one link only: the one bound. Its apertures
+//     are revoked before anything looks at the memory for the next.
 class ClientCore {
  public:
   struct Hooks {
@@ -142,7 +143,8 @@ class ClientCore {
 
   // --- Calls ----------------------------------------------------------------
   void Start(PendingCall* call);
-  void StartAsync(std::unique_ptr<PendingCall> call, CancelToken* token = nullptr);
+  void StartAsync(std::unique_ptr<PendingCall> call,
+                  CancelToken* token = nullptr);
   void CancelAsync(PendingCall* call);  // for the token
   std::unique_ptr<PendingCall> NewCall();  // for StartAsync; recycled
   // Whether asynchronous calls are under way, or their callbacks still to run.
@@ -153,9 +155,9 @@ class ClientCore {
   bool Collect(PendingCall* call);
   // Tells the server to give up on the call; false if there is nobody to tell.
   bool Cancel(PendingCall* call);
-  // Gives the call up. False when an answer has just come (Collect it), or while
-  // the NIC still uses the caller's memory (until the data is delivered, or the
-  // link declared lost).
+  // Gives the call up. False when an answer has just come (Collect it), or
+  // while the NIC still uses the caller's memory (until the data is delivered,
+  // or the link declared lost).
   bool Abandon(PendingCall* call, const absl::Status& why);
 
   void RecoveryDone();
@@ -300,7 +302,8 @@ class ClientCore {
   std::span<uint8_t> shown_;  // our memory that this link's server can read
   std::atomic<bool> connected_{false};
   std::atomic<uint32_t> message_bytes_{0}, bulk_bytes_{0};
-  std::vector<std::unique_ptr<Octets>> greeting_replies_;  // readers may hold any
+  // Readers may hold any.
+  std::vector<std::unique_ptr<Octets>> greeting_replies_;
   std::atomic<const Octets*> greeting_reply_;
   std::atomic<bool> shares_memory_{false};
 
@@ -320,8 +323,8 @@ class ClientCore {
   std::vector<std::unique_ptr<CompletionSet>> completion_sets_;
   std::vector<CompletionSet*> free_completion_sets_;
 
+  std::vector<uint32_t> unheard_, taking_;  // calls nobody hears: slots, once
   // Asynchronous calls with deadlines, and those ended; news for the user.
-  std::vector<uint32_t> unheard_, taking_;  // slots of calls nobody hears, each once
   std::vector<PendingCall*> timed_;
   uint64_t next_deadline_ns_ = kNever;
   std::deque<PendingCall*> finished_;

@@ -186,7 +186,8 @@ void ClientCore::OnWelcome(const Welcome& welcome) {
       for (uint32_t i = 0; i < slots_.size(); ++i) {
         PendingCall* call = slots_[i]->call;
         if (call == nullptr || !call->request.during_recovery) continue;
-        FinishSlot(i, absl::UnavailableError("rpc: the server restarted again"));
+        FinishSlot(i,
+                   absl::UnavailableError("rpc: the server restarted again"));
       }
       if (recovering_) recover_again_ = true;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The client's memory that the server writes: bound to one link at a time, with a place
-// for each reply and each notification.
+// The client's memory that the server writes: bound to one link at a time, with
+// a place for each reply and each notification.
 #include <algorithm>
 #include <cstring>
 
@@ -42,8 +42,9 @@ void ClientCore::BindLink(const ConnectAnswer& answer) {
   }
   call_area_ = context_->Import(link_, answer.call_area);
   staging_area_ = context_->Import(link_, answer.staging);
-  shown_ = (answer.features & kTakesReferences) != 0 ? context_->ShownMemory(link_)
-                                                      : std::span<uint8_t>();
+  shown_ = (answer.features & kTakesReferences) != 0
+               ? context_->ShownMemory(link_)
+               : std::span<uint8_t>();
   ExportChunks();
 }
 
@@ -76,11 +77,10 @@ bool ClientCore::FitSlots(const ConnectAnswer& answer) {
     CallTail tail;
     std::memcpy(&tail, slot.image.data() + slot.image.size() - sizeof tail,
                 sizeof tail);
-    const bool fits = i < answer.slots &&
-                      tail.message_bytes.get() <= answer.message_bytes &&
-                      tail.staging_bytes.get() <= answer.bulk_bytes &&
-                      (slot.staging == kNoStaging ||
-                       slot.staging < answer.staging_slots);
+    const bool fits =
+        i < answer.slots && tail.message_bytes.get() <= answer.message_bytes &&
+        tail.staging_bytes.get() <= answer.bulk_bytes &&
+        (slot.staging == kNoStaging || slot.staging < answer.staging_slots);
     if (fits) {
       if (slot.staging != kNoStaging) staged[slot.staging] = true;
       continue;

@@ -106,7 +106,9 @@ class Call {
   // Bulk data the client staged before the call. The memory is the client's to
   // write until the reply, so its *content* may change under the reader; its
   // bounds cannot.
-  std::span<const uint8_t> bulk_request() const { return impl_->bulk_request(); }
+  std::span<const uint8_t> bulk_request() const {
+    return impl_->bulk_request();
+  }
   // How many bytes of bulk reply the client has room for (0: none wanted).
   size_t bulk_reply_capacity() const { return impl_->bulk_reply_capacity(); }
   // A buffer to build the bulk reply in; at least `bytes` large. Never fails
@@ -116,8 +118,8 @@ class Call {
   const std::shared_ptr<ServerSession>& session() const {
     return impl_->session();
   }
-  // (session id, slot, sequence) names this call for ever, across reconnects and
-  // server restarts.
+  // (session id, slot, sequence) names this call for ever, across reconnects
+  // and server restarts.
   uint32_t slot() const { return impl_->slot(); }
   uint64_t sequence() const { return impl_->sequence(); }
 
@@ -152,21 +154,24 @@ class ServerSession {
   // again.
   virtual bool lost() const { return false; }
   // Calls the client: a small message, delivered in order after every reply the
-  // server sent before. `done` runs once, in a server thread: OK when the client
-  // answered, or why it never will (its session ended). Thread-safe, never blocks.
-  virtual void Notify(Bytes message, std::function<void(absl::Status)> done) = 0;
+  // server sent before. `done` runs once, in a server thread: OK when the
+  // client answered, or why it never will (its session ended). Thread-safe,
+  // never blocks.
+  virtual void Notify(Bytes message,
+                      std::function<void(absl::Status)> done) = 0;
   // Ends the session: its link is closed and it cannot come back.
   virtual void Expel(const std::string& why) = 0;
 };
 
 struct ServerOptions {
-  std::string service = "rpc";      // what clients ask for, beside the node name
+  std::string service = "rpc";  // what clients ask for, beside the node name
   uint32_t slots = 64;              // calls in flight for each session
   uint32_t message_bytes = 8192;    // largest message either way
-  uint32_t bulk_bytes = 1u << 20;   // largest bulk request (staging, per staging slot)
+  uint32_t bulk_bytes = 1u << 20;   // largest bulk request, each staging slot
   uint32_t staging_slots = 16;      // bulk requests in flight for each session
   uint32_t workers = 4;             // threads that may run handlers at once
-  uint64_t session_timeout_ns = 60 * kSecond;  // how long a lost client may return
+  // How long a lost client may return.
+  uint64_t session_timeout_ns = 60 * kSecond;
 };
 
 // What a server's threads did; see docs/communication.md.
@@ -214,13 +219,13 @@ struct ClientOptions {
   std::string service = "rpc";
   uint64_t connect_timeout_ns = 5 * kSecond;
   uint32_t bulk_buffers = 32;       // 1 MiB reply buffers to begin with; grows
-  // Serves a server-to-client call; returning is the answer. Runs on a thread of
-  // its own, in order; may block.
+  // Serves a server-to-client call; returning is the answer. Runs on a thread
+  // of its own, in order; may block.
   std::function<void(Bytes message)> on_notify;
   // The session was opened anew because the server forgot it (restart). Gets
   // what the server's `open` returned. Pending calls are sent again after it
-  // returns, under the same (session id, slot, sequence). It may call Invoke with
-  // Request::during_recovery set. Runs on a thread of its own.
+  // returns, under the same (session id, slot, sequence). It may call Invoke
+  // with Request::during_recovery set. Runs on a thread of its own.
   std::function<void(Bytes greeting_reply)> on_recovered;
   std::function<void(bool connected, const std::string& why)> on_connection;
   std::vector<uint8_t> greeting;    // given to the server's `open`
@@ -228,14 +233,14 @@ struct ClientOptions {
 
 struct Request {
   Bytes message;
-  std::span<const iovec> bulk;      // data to stage, total <= server's bulk_bytes
-  // If set, keeps `bulk` in place and unchanged for as long as anybody holds it. Then one
-  // piece of it within Client::shown_memory() is not sent: the server reads it where it
-  // lies. The client holds on to it until the server has answered, also when the call was
-  // given up before.
+  std::span<const iovec> bulk;  // data to stage, total <= server's bulk_bytes
+  // If set, keeps `bulk` in place and unchanged for as long as anybody holds
+  // it. Then one piece of it within Client::shown_memory() is not sent: the
+  // server reads it where it lies. The client holds on to it until the server
+  // has answered, also when the call was given up before.
   std::shared_ptr<const void> bulk_owner;
   size_t bulk_reply_capacity = 0;   // room wanted for bulk reply data
-  uint64_t timeout_ns = kNever;     // how long to wait; kNever rides through loss
+  uint64_t timeout_ns = kNever;  // how long to wait; kNever rides through loss
   bool during_recovery = false;     // only inside on_recovered
 };
 
@@ -246,7 +251,8 @@ struct Response {
 };
 
 // Cancels one call from another thread (a signal, a FUSE interrupt).
-// Thread-safe; may be used before, during or after the call. For one call at a time.
+// Thread-safe; may be used before, during or after the call. For one call at a
+// time.
 class CancelToken {
  public:
   void Cancel() {
@@ -258,8 +264,9 @@ class CancelToken {
     }
     if (hook) hook();
   }
-  // For the client that serves the call: it looks at `cancelled` and sets `hook`
-  // while the call runs. The hook may still run once after it was cleared.
+  // For the client that serves the call: it looks at `cancelled` and sets
+  // `hook` while the call runs. The hook may still run once after it was
+  // cleared.
   struct State {
     std::mutex mutex;
     bool cancelled = false;
@@ -272,10 +279,11 @@ class Client {
  public:
   static absl::StatusOr<std::unique_ptr<Client>> Connect(Nic& nic,
                                                          ClientOptions options);
-  virtual ~Client() = default;  // closes the session; pending calls end CANCELLED
+  // Closes the session; pending calls end CANCELLED.
+  virtual ~Client() = default;
 
-  // Makes a call and waits for its answer. Thread-safe; many threads may call at
-  // once, each waiting thread drives the NIC itself where it can. Errors:
+  // Makes a call and waits for its answer. Thread-safe; many threads may call
+  // at once, each waiting thread drives the NIC itself where it can. Errors:
   // DEADLINE_EXCEEDED (timeout; the server is told to give up and the slot is
   // reclaimed once it has), CANCELLED (token, see below; client closing),
   // UNAVAILABLE (the session was expelled, or cannot be opened again), ABORTED
@@ -283,19 +291,20 @@ class Client {
   //
   // A cancelled call that the server has is cancelled there: its handler's
   // OnCancel runs, and the answer that follows, whichever it is, is returned as
-  // any other, so that the caller knows what became of its request. CANCELLED is
-  // returned for a call that was not sent, and when no answer comes within a
+  // any other, so that the caller knows what became of its request. CANCELLED
+  // is returned for a call that was not sent, and when no answer comes within a
   // second, or there is no link to the server; the call may then have run.
   virtual absl::Status Invoke(const Request& request, Response* response,
                               CancelToken* cancel = nullptr) = 0;
 
-  // The same without waiting: `done` runs once, on a thread of the client's own, one
-  // call's after another's, and must not block; it may call InvokeAsync. Message
-  // and bulk memory must stay valid until then. The token need not outlive this
-  // call; cancelling is as with Invoke, from any thread, also while `done` runs,
-  // when it does nothing any more. `done` may be empty: nobody hears of the answer, and
-  // nobody is woken for it; the message need then stay valid only during this call (if
-  // there is no bulk data, timeout or token).
+  // The same without waiting: `done` runs once, on a thread of the client's
+  // own, one call's after another's, and must not block; it may call
+  // InvokeAsync. Message and bulk memory must stay valid until then. The token
+  // need not outlive this call; cancelling is as with Invoke, from any thread,
+  // also while `done` runs, when it does nothing any more. `done` may be empty:
+  // nobody hears of the answer, and nobody is woken for it; the message need
+  // then stay valid only during this call (if there is no bulk data, timeout or
+  // token).
   virtual void InvokeAsync(const Request& request,
                            std::function<void(absl::Status, Response)> done,
                            CancelToken* cancel = nullptr) = 0;
@@ -306,10 +315,11 @@ class Client {
   virtual uint32_t message_bytes() const = 0;
   virtual uint32_t bulk_bytes() const = 0;
   virtual bool connected() const = 0;
-  // The server is reached through memory it shares with us: it is on this machine.
+  // The server is reached through memory it shares with us: it is on this
+  // machine.
   virtual bool shares_memory() const = 0;
-  // Memory for bulk requests that the server can read where it lies, see Request; empty
-  // if it cannot. As long as the NIC lives.
+  // Memory for bulk requests that the server can read where it lies, see
+  // Request; empty if it cannot. As long as the NIC lives.
   virtual std::span<uint8_t> shown_memory() const { return {}; }
 };
 

@@ -23,8 +23,8 @@ inline constexpr uint32_t kNoStaging = UINT32_MAX;
 // CallTail::flags. The call was sent before, over an earlier link, and the
 // server said that it has it: only where the bulk reply goes is new.
 inline constexpr uint32_t kCallAgain = 1;
-// Instead of being staged, the bulk request lies at `shown_offset` of the memory that the
-// client shows the server (Context::ShownMemory).
+// Instead of being staged, the bulk request lies at `shown_offset` of the
+// memory that the client shows the server (Context::ShownMemory).
 inline constexpr uint32_t kCallByReference = 2;
 
 struct CallTail {

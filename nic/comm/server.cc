@@ -2,11 +2,11 @@
 // The server's threads: leader and followers.
 //
 // One worker, the leader, waits on the NIC. When calls arrive it steps down and
-// runs them itself: no other thread is woken for a call. While it is away nobody
-// waits on the NIC; a handler is expected to be shorter than a wake-up. Should
-// one stay away longer (disk), the standby, a follower that sleeps on a timer,
-// takes the lead. The timer is set when a handler starts and at most once in its
-// period, and not at all when idle, so an idle server does nothing.
+// runs them itself: no other thread is woken for a call. While it is away
+// nobody waits on the NIC; a handler is expected to be shorter than a wake-up.
+// Should one stay away longer (disk), the standby, a follower that sleeps on a
+// timer, takes the lead. The timer is set when a handler starts and at most
+// once in its period, and not at all when idle, so an idle server does nothing.
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -27,8 +27,8 @@ namespace {
 
 // How long a handler may keep the NIC waiting.
 constexpr uint64_t kWatchNs = 1 * kMillisecond;
-// Waking another thread costs about this; for less work it is not worth it. When
-// threads woken find nothing left to do, more and more is asked for.
+// Waking another thread costs about this; for less work it is not worth it.
+// When threads woken find nothing left to do, more and more is asked for.
 constexpr double kLeastBacklogNs = 150e3;
 constexpr double kMostBacklogNs = 10e6;
 
@@ -44,7 +44,8 @@ class ThreadedServer final : public Server {
       return absl::ErrnoToStatus(errno, "rpc: cannot make a timer");
     }
     const uint32_t workers = std::max(options.workers, 1u);
-    auto core = ServerCore::Create(nic, std::move(options), std::move(callbacks));
+    auto core =
+        ServerCore::Create(nic, std::move(options), std::move(callbacks));
     if (!core.ok()) return core.status();
     return std::unique_ptr<Server>(
         new ThreadedServer(*std::move(core), std::move(timer), workers));

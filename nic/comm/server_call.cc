@@ -44,7 +44,8 @@ BulkBuffer ServedCall::AllocateBulk(size_t bytes) {
   }
   // Larger than usual, or nobody will send it any more: memory of its own.
   auto* memory = new Mapping(std::max<size_t>(bytes, 1));
-  return BulkBuffer(memory->data(), memory->size(), [memory] { delete memory; });
+  return BulkBuffer(memory->data(), memory->size(),
+                    [memory] { delete memory; });
 }
 
 void ServedCall::OnCancel(std::function<void()> f) {
@@ -98,8 +99,8 @@ void ServerCore::Intake(const std::shared_ptr<Session>& session,
   const bool again = (tail.flags.get() & kCallAgain) != 0;
   if (sequence == 0 || sequence < slot.last_sequence) return;
   if (sequence == slot.last_sequence) {
-    // Looked at before, over this link. The next call may be on its way into the
-    // slot: what lies before the tail is nobody's message.
+    // Looked at before, over this link. The next call may be on its way into
+    // the slot: what lies before the tail is nobody's message.
     if (slot.target_epoch == session->epoch) return;
     const bool forgotten =
         slot.phase == SlotPhase::kAnswered && !slot.cached && !again;
@@ -116,14 +117,16 @@ void ServerCore::Intake(const std::shared_ptr<Session>& session,
     return;
   }
   const uint32_t message_bytes = tail.message_bytes.get();
-  if (message_bytes > options_.message_bytes || !BulkIsInBounds(*session, tail)) {
+  if (message_bytes > options_.message_bytes ||
+      !BulkIsInBounds(*session, tail)) {
     End(session, "protocol error: a call out of bounds", true);
     return;
   }
   StartCall(session, index, tail, end - sizeof tail - Padded(message_bytes));
 }
 
-bool ServerCore::BulkIsInBounds(const Session& session, const CallTail& tail) const {
+bool ServerCore::BulkIsInBounds(const Session& session,
+                                const CallTail& tail) const {
   const uint64_t bytes = tail.staging_bytes.get();
   const uint32_t staging_slot = tail.staging_slot.get();
   if ((tail.flags.get() & kCallByReference) != 0) {
@@ -158,7 +161,8 @@ void ServerCore::StartCall(const std::shared_ptr<Session>& session,
   std::span<const uint8_t> bulk;
   std::shared_ptr<const void> keeper;
   if ((tail.flags.get() & kCallByReference) != 0) {
-    bulk = session->shown.bytes.subspan(tail.shown_offset.get(), tail.staging_bytes.get());
+    bulk = session->shown.bytes.subspan(tail.shown_offset.get(),
+                                        tail.staging_bytes.get());
     keeper = session->shown.mapping;
     calls_by_reference_.fetch_add(1, std::memory_order_relaxed);  // a statistic
   } else if (tail.staging_slot.get() != kNoStaging) {

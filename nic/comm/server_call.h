@@ -51,7 +51,8 @@ class CallMemory {
 template <typename T>
 struct CallAllocator {
   using value_type = T;
-  explicit CallAllocator(std::shared_ptr<CallMemory> m) : memory(std::move(m)) {}
+  explicit CallAllocator(std::shared_ptr<CallMemory> m)
+      : memory(std::move(m)) {}
   template <typename U>
   CallAllocator(const CallAllocator<U>& other)  // NOLINT: as allocators do
       : memory(other.memory) {}
@@ -71,9 +72,8 @@ struct CallAllocator {
 // One call being served, from its arrival until its user lets go of it.
 class ServedCall final : public CallImpl {
  public:
-  ServedCall(std::shared_ptr<Session> session, uint32_t slot,
-             uint64_t sequence, std::vector<uint8_t> message,
-             std::span<const uint8_t> bulk,
+  ServedCall(std::shared_ptr<Session> session, uint32_t slot, uint64_t sequence,
+             std::vector<uint8_t> message, std::span<const uint8_t> bulk,
              std::shared_ptr<const void> bulk_keeper, size_t bulk_capacity);
   ~ServedCall() override;  // answers ABORTED if nobody did
 
@@ -108,7 +108,8 @@ class ServedCall final : public CallImpl {
   const uint64_t sequence_;
   std::vector<uint8_t> message_;
   const std::span<const uint8_t> bulk_;
-  const std::shared_ptr<const void> bulk_keeper_;  // of memory that the client shows
+  // Of memory that the client shows.
+  const std::shared_ptr<const void> bulk_keeper_;
   const size_t bulk_capacity_;
   bool answered_ = false;  // guarded by the gate's mutex
   bool taken_ = false;     // to be run, and not answered; likewise

@@ -52,7 +52,8 @@ absl::StatusOr<std::unique_ptr<ServerCore>> ServerCore::Create(
   std::unique_ptr<ServerCore> core(
       new ServerCore(
       nic, std::move(options), std::move(callbacks), std::move(random)));
-  if (absl::Status s = core->context_->Listen(core->options_.service); !s.ok()) {
+  if (absl::Status s = core->context_->Listen(core->options_.service);
+      !s.ok()) {
     core->Stop();
     return s;
   }

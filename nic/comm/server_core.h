@@ -145,7 +145,9 @@ class ServerCore {
   Octets TakeOctets();
   void GiveOctets(Octets octets);
 
-  void Queue(std::function<void()> job) { other_jobs_.push_back(std::move(job)); }
+  void Queue(std::function<void()> job) {
+    other_jobs_.push_back(std::move(job));
+  }
   uint64_t Now() { return nic_.clock().NowNs(); }
 
   Nic& nic_;

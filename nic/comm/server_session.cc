@@ -59,7 +59,8 @@ void ServerCore::Bind(const std::shared_ptr<Session>& session, LinkId link) {
   Session& s = *session;
   if (s.slots.empty()) {
     s.slots.resize(options_.slots);
-    s.call_area = Mapping(CallAreaBytes(options_.slots, options_.message_bytes));
+    s.call_area =
+        Mapping(CallAreaBytes(options_.slots, options_.message_bytes));
     s.staging = Mapping(uint64_t{options_.bulk_bytes} * options_.staging_slots);
   }
   // What the old link left is not to be mistaken for news from this one.
@@ -333,7 +334,8 @@ void ServerCore::OnNotifyAck(Session& session) {
   if (!session.welcomed) return;
   // The next acknowledgement may be on its way into the word.
   const uint64_t stored = __atomic_load_n(
-      reinterpret_cast<const uint64_t*>(session.call_area.data()), __ATOMIC_ACQUIRE);
+      reinterpret_cast<const uint64_t*>(session.call_area.data()),
+      __ATOMIC_ACQUIRE);
   Le64 word;
   std::memcpy(static_cast<void*>(&word), &stored, sizeof word);
   const uint64_t acked = word.get();

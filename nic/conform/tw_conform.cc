@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "nic/api/context.h"
 #include "nic/api/nic.h"
+#include "nic/api/open_nic.h"
 #include "nic/conform/responder.h"
 #include "nic/conform/runner.h"
 #include "nic/port/port_spec.h"
@@ -45,20 +46,12 @@ absl::Status WriteFile(const std::string& path, const std::string& text) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<std::unique_ptr<Port>>> Open(const Options& options,
-                                                        PortRole role) {
-  return options.ports.empty() ? OpenDefaultPorts(role, "conform")
-                               : OpenPorts(options.ports);
-}
-
 absl::Status Respond(const Options& options) {
-  auto ports = Open(options, PortRole::kServer);
-  if (!ports.ok()) return ports.status();
   NicOptions nic_options;
   nic_options.node = options.node;
-  nic_options.ports = *std::move(ports);
   nic_options.first_sequence = options.first_sequence;
-  auto nic = Nic::Open(std::move(nic_options));
+  auto nic = OpenNic(options.ports, PortRole::kServer, "conform",
+                     std::move(nic_options));
   if (!nic.ok()) return nic.status();
   Responder responder(**nic);
   if (const absl::Status status = responder.Start(); !status.ok())
@@ -70,7 +63,8 @@ absl::Status Respond(const Options& options) {
 
 // 0: conforms; 1: does not.
 absl::StatusOr<int> Judge(const Options& options) {
-  auto ports = Open(options, PortRole::kClient);
+  auto ports =
+      OpenPortsOrDefault(options.ports, PortRole::kClient, "conform");
   if (!ports.ok()) return ports.status();
   if (ports->size() != 1) {
     return absl::InvalidArgumentError(

@@ -95,9 +95,10 @@ const uint8_t* Engine::SourceOf(const SendOp& op, uint64_t offset,
     return op.Data() == nullptr ? nullptr : op.Data() + offset;
   }
   const uint8_t* only = nullptr;
-  ForMemory(op.pieces(), offset, length, [&](const uint8_t* data, size_t bytes) {
-    only = bytes == length ? data : nullptr;
-  });
+  ForMemory(op.pieces(), offset, length,
+            [&](const uint8_t* data, size_t bytes) {
+              only = bytes == length ? data : nullptr;
+            });
   return only;
 }
 

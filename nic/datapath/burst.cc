@@ -19,8 +19,8 @@ constexpr size_t kCacheLine = 64;
 // Frames up to this long are fetched ahead.
 constexpr size_t kFetchedFrameBytes = 2048;
 
-// The data of the frame that comes next: copying it would wait for its lines. The
-// processor sees by itself where longer copies go.
+// The data of the frame that comes next: copying it would wait for its lines.
+// The processor sees by itself where longer copies go.
 void FetchData(const Frame& frame) {
   if (frame.length_bytes > kFetchedFrameBytes) return;
   for (size_t at = kCacheLine; at < frame.length_bytes; at += kCacheLine) {

@@ -149,8 +149,8 @@ void Engine::TidyTimers() {
       timers_.pop();
       continue;
     }
-    if (link->carries_data() && std::min({link->retransmit_at, link->ack_at,
-                                          link->probe_at}) <= due) {
+    if (link->carries_data() &&
+        std::min({link->retransmit_at, link->ack_at, link->probe_at}) <= due) {
       break;
     }
     timers_.pop();

@@ -39,8 +39,8 @@ namespace tripwire {
 // Thread safety: none; the owner serialises all calls (nic/api holds one lock).
 // Invariants:
 //  1. Frames of a link are delivered once each, in sequence.
-//  2. Nothing from a frame reaches memory except through ApertureTable::Check or
-//     a read of ours that is outstanding.
+//  2. Nothing from a frame reaches memory except through ApertureTable::Check
+//     or a read of ours that is outstanding.
 //  3. Tripwires fire after the bytes of their access are stored (release).
 class Engine {
  public:
@@ -88,8 +88,9 @@ class Engine {
   }
   bool MayQueue(uint32_t context, uint64_t copied_bytes) const {
     const ContextState& state = *contexts_[context];
-    const uint64_t left = state.quotas.queued_bytes -
-                          std::min(state.queued_bytes, state.quotas.queued_bytes);
+    const uint64_t left =
+        state.quotas.queued_bytes -
+        std::min(state.queued_bytes, state.quotas.queued_bytes);
     return left >= kQueuedOperationBytes &&
            copied_bytes <= left - kQueuedOperationBytes;
   }
@@ -141,7 +142,8 @@ class Engine {
   std::optional<std::vector<uint8_t>> TakeMessage(LinkId link);
 
   // --- Tripwires ------------------------------------------------------------
-  // REQUIRES: a range of a live aperture; what `extra` asks for makes sense there.
+  // REQUIRES: a range of a live aperture; what `extra` asks for makes sense
+  // there.
   uint32_t Watch(const TripwireSpec& spec);
   void Unwatch(uint32_t tripwire);
   void Arm(uint32_t tripwire);
@@ -153,7 +155,8 @@ class Engine {
   size_t TakeEvents(uint32_t context, std::span<Event> events);
   bool HasEvents(uint32_t context) const;
   // For event fds: the queue went from empty to not empty.
-  void set_event_signal(uint32_t context, void (*signal)(void*), void* argument);
+  void set_event_signal(uint32_t context, void (*signal)(void*),
+                        void* argument);
 
   // --- Statistics ------------------------------------------------------------
   // Show what is live in the next `most` slots; false after the last.
@@ -179,7 +182,8 @@ class Engine {
     if (link->id != id || link->state == LinkState::kFree) return nullptr;
     return link;
   }
-  void OpenLink(Link& link);  // from kConnecting or kRequested; starts its timers
+  // From kConnecting or kRequested; starts its timers.
+  void OpenLink(Link& link);
   // Ends the link now: fails what is outstanding, tells the context (unless
   // `tell` is false) and frees held frames.
   void EndLink(Link& link, LinkEnd why, bool tell = true);
@@ -396,8 +400,8 @@ class Engine {
     if (Includes(tripwires_[tripwire].armed, access)) Fire(tripwire, hops);
   }
   // Those that watch what was written, at the end of its operation.
-  void TouchWritten(const ApertureEntry& aperture, uint64_t offset, uint64_t length,
-                    unsigned hops) {
+  void TouchWritten(const ApertureEntry& aperture, uint64_t offset,
+                    uint64_t length, unsigned hops) {
     // Pairs with the acquire of whoever sees the tripwire's event or count.
     std::atomic_thread_fence(std::memory_order_release);
     aperture.tripwires->Visit(offset, length, [&](uint32_t tripwire) {

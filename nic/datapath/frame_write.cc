@@ -102,9 +102,9 @@ bool Engine::WriteGather(LinkId id, const ApertureName& to, uint64_t offset,
   return true;
 }
 
-// A small write with nothing before it, and room for more after it, needs none of
-// the sender's machinery: the frame leaves first, and is accounted for while it is
-// on its way. False when it is not so simple.
+// A small write with nothing before it, and room for more after it, needs none
+// of the sender's machinery: the frame leaves first, and is accounted for while
+// it is on its way. False when it is not so simple.
 bool Engine::WriteAtOnce(Link& link, const ApertureName& to, uint64_t offset,
                          std::span<const uint8_t> data) {
   const uint64_t number = link.first_op + link.ops.size();

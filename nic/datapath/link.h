@@ -24,9 +24,10 @@ namespace tripwire {
 // Frames a sender may have outstanding, and a receiver may hold early: what one
 // acknowledgement's bitmap can describe.
 inline constexpr uint32_t kWindowFrames = 256;
-// The last frames of the window, which only refusals may use. Were there none, two
-// peers that refuse each other's full windows would wait for ever: neither could
-// acknowledge before it has refused, nor refuse before it is acknowledged.
+// The last frames of the window, which only refusals may use. Were there none,
+// two peers that refuse each other's full windows would wait for ever: neither
+// could acknowledge before it has refused, nor refuse before it is
+// acknowledged.
 inline constexpr uint32_t kReservedFrames = 8;
 // An acknowledgement of its own goes out at the latest after so many frames.
 inline constexpr uint32_t kAckEveryFrames = kWindowFrames / 8;
@@ -34,8 +35,8 @@ inline constexpr uint32_t kAckEveryFrames = kWindowFrames / 8;
 inline constexpr uint32_t kMaxHeldFrames = 2048;
 // What a receiver grants while it holds more than half of that.
 inline constexpr uint16_t kPressedCredit = 32;
-// Answers one link may have queued here; beyond that its requests wait, so a peer
-// cannot make this side remember without bound.
+// Answers one link may have queued here; beyond that its requests wait, so a
+// peer cannot make this side remember without bound.
 inline constexpr size_t kMaxQueuedAnswers = 4096;
 
 // An operation on its way out: one or more frames with consecutive sequence
@@ -53,14 +54,14 @@ struct SendOp {
   uint64_t offset = 0;        // in that aperture
   uint64_t length = 0;        // bytes of data
   const uint8_t* data = nullptr;  // unless it is in `small`
-  CopyPool::Block copy;       // owns `data` if it was copied, or the list `pieces`
+  CopyPool::Block copy;  // owns `data` if it was copied, or the list `pieces`
   uint32_t piece_count = 0;   // if not 0, `copy` lists where the memory is
   Completion* completion = nullptr;
   uint8_t* read_into = nullptr;  // read requests: where the data goes
   uint32_t operation = 0;     // responses and errors: what they answer
   OpStatus status = OpStatus::kOk;  // how it ended
-  // Unordered writes: not before the operation with this number is the oldest there
-  // is. The fence before it has been passed then.
+  // Unordered writes: not before the operation with this number is the oldest
+  // there is. The fence before it has been passed then.
   uint64_t fence = 0;
   bool is_unordered = false;
   uint8_t hops = 0;
@@ -106,8 +107,8 @@ struct SentFrame {
   bool received = false;      // selectively acknowledged
   bool lost = false;          // to be sent again
   bool retransmitted = false;
-  // A refusal has no operation here: `op` is the refused frame's sequence number,
-  // and this the reason.
+  // A refusal has no operation here: `op` is the refused frame's sequence
+  // number, and this the reason.
   OpStatus refusal = OpStatus::kOk;
 };
 
@@ -140,8 +141,8 @@ struct TouchedTripwire {
   auto operator<=>(const TouchedTripwire&) const = default;
 };
 
-// One frame of a write after its data was placed, or refused: all that is left to do
-// in its turn.
+// One frame of a write after its data was placed, or refused: all that is left
+// to do in its turn.
 struct WriteFrame {
   uint32_t handle = 0, generation = 0;
   uint64_t offset = 0;
@@ -165,12 +166,12 @@ enum class LinkState : uint8_t {
 // functions here keep the arithmetic of its two sequence spaces in one place.
 //
 // Invariants:
-//  1. acked <= next_sequence <= acked + kWindowFrames; frames acked..next_sequence-1
-//     are described by Sent(sequence).
+//  1. acked <= next_sequence <= acked + kWindowFrames; frames
+//     acked..next_sequence-1 are described by Sent(sequence).
 //  2. Ops are completed in order, once acknowledged and nothing the peer sent
 //     before that acknowledgement is missing here.
-//  3. early[i] holds a frame, or placed[i] says what became of an unordered one,
-//     only for sequences in [expected, expected + kWindowFrames).
+//  3. early[i] holds a frame, or placed[i] says what became of an unordered
+//     one, only for sequences in [expected, expected + kWindowFrames).
 struct Link {
   // Identity.
   LinkId id;
@@ -194,7 +195,7 @@ struct Link {
   uint64_t first_op = 0;       // absolute number of ops.front()
   uint64_t cursor_op = 0;      // the next frame comes from this operation ...
   uint64_t cursor_offset = 0;  // ... at this offset of its data
-  uint64_t fence = 0;          // operations from this number on are after the fence
+  uint64_t fence = 0;  // operations from this number on are after the fence
   uint64_t acked = 1;          // lowest sequence not cumulatively acknowledged
   uint64_t next_sequence = 1;
   // Acknowledgements that wait until everything sent before them is here (see
@@ -211,10 +212,12 @@ struct Link {
   uint32_t peer_credit = kWindowFrames;
   double congestion_window = 64;
   double slow_start_threshold = kWindowFrames;
-  uint64_t recovery_point = 0;  // one window reduction until this is acknowledged
+  // One window reduction until this is acknowledged.
+  uint64_t recovery_point = 0;
   uint64_t transmissions = 0;
-  uint64_t asked = 0;           // the newest frame that asks for an acknowledgement
-  bool owes_question = false;   // on the engine's list of links that have yet to ask
+  uint64_t asked = 0;  // the newest frame that asks for an acknowledgement
+  // On the engine's list of links that have yet to ask.
+  bool owes_question = false;
   absl::flat_hash_map<uint32_t, AwaitedReply> awaited;  // by request's sequence
 
   // Round trips and timers (ns; 0 means not measured, kNever not running).
@@ -230,18 +233,19 @@ struct Link {
   // Receiving.
   uint64_t expected = 1;        // next sequence to deliver
   std::vector<Frame> early;     // ring of kWindowFrames, allocated at first use
-  // Unordered writes that came early: placed, and remembered. The same kind of ring.
+  // Unordered writes that came early: placed, and remembered. The same kind of
+  // ring.
   std::vector<WriteFrame> placed;
   uint32_t early_count = 0;     // of both
   uint64_t early_end = 0;       // past the highest sequence held
   bool ready = false;           // on the engine's list for the end of this turn
-  bool ack_delayed = false;     // on the engine's list of delayed acknowledgements
+  bool ack_delayed = false;  // on the engine's list of delayed acknowledgements
   uint32_t probes = 0;          // keep-alives since we last heard the peer
   uint32_t unacknowledged = 0;  // sequenced frames received since our last ack
   bool ack_now = false;
   bool ack_requested = false;
-  // Refusals not sent yet, oldest first. They overtake operations that wait to be
-  // sent. Until one is on its way, nothing from the frame it refuses on is
+  // Refusals not sent yet, oldest first. They overtake operations that wait to
+  // be sent. Until one is on its way, nothing from the frame it refuses on is
   // acknowledged (see Engine::ApplyAck).
   RingQueue<Refusal> refusals;
   // The access being received (its segments so far).
@@ -257,7 +261,8 @@ struct Link {
   // Out-bound tripwires, by the peer's (handle, generation).
   absl::flat_hash_map<uint64_t, std::unique_ptr<TripwireIndex>> outbound;
 
-  // Events waiting to be told. While `quiet`, a blocking Connect reports instead.
+  // Events waiting to be told. While `quiet`, a blocking Connect reports
+  // instead.
   bool quiet = false;
   bool queued = false;
   bool tell_request = false, tell_up = false, tell_down = false,

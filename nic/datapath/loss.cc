@@ -3,9 +3,9 @@
 // window.
 //
 // A frame counts as lost when three frames transmitted after it have been
-// received (RFC 8985's idea with a fixed reordering window), which also catches a
-// retransmission that was lost again. The window grows and shrinks as TCP Reno's
-// (RFC 5681), in frames.
+// received (RFC 8985's idea with a fixed reordering window), which also catches
+// a retransmission that was lost again. The window grows and shrinks as TCP
+// Reno's (RFC 5681), in frames.
 #include <algorithm>
 #include <utility>
 
@@ -35,8 +35,8 @@ bool Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   bool overtook = false;  // the newest was sent again: after what is behind it
   const auto received = [&](SentFrame& record) {
     ++newly;
-    // Soon after it was sent again, it was the first one that came, late: what was
-    // sent in between may be on its way yet.
+    // Soon after it was sent again, it was the first one that came, late: what
+    // was sent in between may be on its way yet.
     const bool is_late_first =
         record.retransmitted && Now() - record.sent_ns < link.smoothed_rtt / 2;
     if (record.transmission > newest && !is_late_first) {
@@ -88,8 +88,8 @@ bool Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   }
   if (newly > 0) SetRetransmitTimer(link);
 
-  // What this side sent before saying so may include refusals of operations this
-  // acknowledges; they must be heard first.
+  // What this side sent before saying so may include refusals of operations
+  // this acknowledges; they must be heard first.
   const uint64_t barrier = ExpandSequence(view.sequence(), link.expected) +
                            (wire::IsSequenced(view.type()) ? 1 : 0);
   if (barrier <= link.expected) {
@@ -125,8 +125,9 @@ void Engine::AcknowledgeAll(Link& link) {
   CompleteOps(link, link.acked);
 }
 
-// Answers make room for requests as soon as they are acknowledged, not only when
-// they are complete: for that, a request that waits for the room may be missing.
+// Answers make room for requests as soon as they are acknowledged, not only
+// when they are complete: for that, a request that waits for the room may be
+// missing.
 void Engine::CountAnswers(Link& link) {
   const uint64_t end = link.first_op + link.ops.size();
   for (; link.counted_op < end; ++link.counted_op) {
@@ -166,8 +167,8 @@ void Engine::CompleteOps(Link& link, uint64_t acked) {
     if (op.type == wire::kWrite) {
       if (status == OpStatus::kOk) {
         if (!link.outbound.empty()) {
-          FireOutbound(link, Access::kWrite, op.handle, op.generation, op.offset,
-                       op.length, op.hops);
+          FireOutbound(link, Access::kWrite, op.handle, op.generation,
+                       op.offset, op.length, op.hops);
         }
       } else if (op.completion == nullptr) {
         FailOp(link, status);
@@ -196,8 +197,8 @@ void Engine::DetectLosses(Link& link, uint64_t newest) {
   if (found) OnCongestion(link, /*timeout=*/false);
 }
 
-// A receiver that goes back n keeps nothing that comes early and so never says that
-// it came; but it answers each such frame.
+// A receiver that goes back n keeps nothing that comes early and so never says
+// that it came; but it answers each such frame.
 void Engine::OnRepeatedAck(Link& link) {
   if (link.next_sequence == link.acked || link.acked < link.recovery_point ||
       ++link.repeated_acks < kReorderedFrames) {

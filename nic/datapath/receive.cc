@@ -19,8 +19,8 @@ void Engine::OnSequenced(Link& link, Frame& frame,
   const uint64_t sequence = ExpandSequence(view.sequence(), link.expected);
   if (!link.refusals.empty() &&
       sequence - link.refusals.front().refused_at >= kWindowFrames) {
-    // Beyond what our acknowledgements allow: what a deaf peer makes us remember
-    // is bounded.
+    // Beyond what our acknowledgements allow: what a deaf peer makes us
+    // remember is bounded.
     ++counters_.drop_window;
     return;
   }
@@ -143,8 +143,8 @@ bool Engine::HoldFrame(Link& link, Frame& frame, const wire::FrameView& view,
 }
 
 // Delivers held frames whose turn has come. One there is no room for stays: its
-// sender knows that it arrived and will not send it again, so whoever makes room
-// marks the link ready, and ServeLinks comes back here.
+// sender knows that it arrived and will not send it again, so whoever makes
+// room marks the link ready, and ServeLinks comes back here.
 void Engine::DrainEarly(Link& link) {
   while (link.early_count > 0 && link.carries_data()) {
     if (WriteFrame* placed = link.Placed(link.expected)) {

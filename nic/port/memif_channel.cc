@@ -49,7 +49,8 @@ bool IsEventFd(int fd) {
 
 void MemifChannel::Keep(void* base, uint64_t size_bytes) {
   regions_.push_back({static_cast<uint8_t*>(base), size_bytes});
-  mappings_.emplace_back(base, [size_bytes](void* at) { munmap(at, size_bytes); });
+  mappings_.emplace_back(base,
+                         [size_bytes](void* at) { munmap(at, size_bytes); });
 }
 
 // --- Client -----------------------------------------------------------------
@@ -211,7 +212,8 @@ PeerMemory MemifChannel::ShownByPeer() const {
       c2s_.region == kShown || s2c_.region == kShown) {
     return {};
   }
-  return {{regions_[kShown].base, regions_[kShown].size_bytes}, mappings_[kShown]};
+  return {{regions_[kShown].base, regions_[kShown].size_bytes},
+          mappings_[kShown]};
 }
 
 // --- Both -------------------------------------------------------------------

@@ -47,7 +47,8 @@ class MemifChannel {
   absl::Status AddRegion(const MemifAddRegion& message, UniqueFd memory);
   absl::Status AddRing(const MemifAddRing& message, UniqueFd doorbell);
   absl::Status Open(bool peer_is_ours);
-  // A second region of a client of ours, in which no ring lies: memory it shows us.
+  // A second region of a client of ours, in which no ring lies: memory it shows
+  // us.
   PeerMemory ShownByPeer() const;
 
   // Client: what to tell the server, and its end once it has answered.
@@ -62,8 +63,8 @@ class MemifChannel {
 
   // REQUIRES, from here on: Open or OpenOffered was called.
   // As in Port; received frames get the given path. Those of one slot are
-  // borrowed, counted in `borrowed`, and hold up the ring until GiveBack; others
-  // are put together in buffers of the pool.
+  // borrowed, counted in `borrowed`, and hold up the ring until GiveBack;
+  // others are put together in buffers of the pool.
   size_t Receive(FramePool& pool, PathId path, std::span<Frame> frames,
                  PortCounters& counters, size_t* borrowed);
   // No borrowed frame of this channel is in use any more.

@@ -54,13 +54,15 @@ MemifClientPort::~MemifClientPort() {
 // Without it, all goes by frames.
 void MemifClientPort::MakeShownMemory() {
   const uint64_t bytes = options_.shown_bytes;
-  UniqueFd memory(memfd_create("tripwire-shown", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (bytes == 0 || !memory || ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0 ||
+  UniqueFd memory(
+      memfd_create("tripwire-shown", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (bytes == 0 || !memory ||
+      ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0 ||
       fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) {
     return;
   }
-  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                    memory.get(), 0);
+  void* base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_NORESERVE, memory.get(), 0);
   if (base == MAP_FAILED) return;
   shown_ = {static_cast<uint8_t*>(base), bytes};
   shown_fd_ = std::move(memory);
@@ -126,7 +128,8 @@ absl::Status MemifClientPort::StartJoining(uint64_t now_ns) {
   absl::StatusOr<UniqueFd> socket = ConnectMemifSocket(options_.path);
   if (!socket.ok()) return socket.status();
   handshake_ = std::make_unique<MemifClientHandshake>(
-      *std::move(socket), options_.max_frame_bytes, shown_fd_.get(), shown_.size());
+      *std::move(socket), options_.max_frame_bytes, shown_fd_.get(),
+      shown_.size());
   next_step_ns_ = now_ns + kJoinTimeoutNs;
   Watch(handshake_->socket(), EPOLLIN | EPOLLRDHUP, Source::kHandshake, 0);
   return absl::OkStatus();

@@ -59,7 +59,8 @@ void MemifLobby::Give(Client client) {
       [[maybe_unused]] auto n = write(ports_[to].bell.get(), &one, sizeof one);
     }
   }
-  // If it was closed meanwhile, the client is turned away here, and will try again.
+  // If it was closed meanwhile, the client is turned away here, and will try
+  // again.
 }
 
 MemifLobby::Client MemifLobby::TakeGiven(size_t port) {

@@ -15,9 +15,9 @@
 
 namespace tripwire {
 
-// The listening socket of one or several ports, each of which a thread of its own may
-// drive. Whichever port hears of a client first accepts it, for the port that has the
-// fewest; from then on the client is that port's alone.
+// The listening socket of one or several ports, each of which a thread of its
+// own may drive. Whichever port hears of a client first accepts it, for the
+// port that has the fewest; from then on the client is that port's alone.
 //
 // Thread-safe.
 class MemifLobby {
@@ -59,7 +59,8 @@ class MemifLobby {
   // Hands it to the port of its seat.
   void Give(Client client);
   Client TakeGiven(size_t port);
-  // The port is no more: nobody is seated there, and those given to it are turned away.
+  // The port is no more: nobody is seated there, and those given to it are
+  // turned away.
   void Close(size_t port);
 
  private:

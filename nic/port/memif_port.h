@@ -28,8 +28,8 @@ struct MemifOptions {
   uint32_t max_frame_bytes = 16384 + 64;
   size_t buffers = 8192;
   bool wait = false;  // client: open even though nobody listens yet
-  // Client: how much memory listeners of ours can read where it lies; address space
-  // until it is touched. 0: none.
+  // Client: how much memory listeners of ours can read where it lies; address
+  // space until it is touched. 0: none.
   uint64_t shown_bytes = uint64_t{256} << 20;
 };
 
@@ -102,9 +102,9 @@ class MemifListenerPort final : public MemifPort {
  public:
   static absl::StatusOr<std::unique_ptr<Port>> Open(
       const MemifOptions& options);
-  // Several ports over one socket, among which its clients are divided evenly as they
-  // come, each for good. Each port has its own MAC and is a thread's own: they share
-  // nothing but the joining of clients.
+  // Several ports over one socket, among which its clients are divided evenly
+  // as they come, each for good. Each port has its own MAC and is a thread's
+  // own: they share nothing but the joining of clients.
   static absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenDivided(
       const MemifOptions& options, size_t count);
   ~MemifListenerPort() override;
@@ -145,7 +145,7 @@ class MemifListenerPort final : public MemifPort {
   void Broadcast(std::span<const Frame> frames, Ring ring);
 
   const std::shared_ptr<MemifLobby> lobby_;
-  const size_t index_;  // of this port there
+  const size_t index_;                 // of this port there
   uint64_t accept_again_ns_ = kNever;  // after running out of descriptors
   std::vector<Member> members_;        // by place
   std::vector<uint32_t> free_places_;

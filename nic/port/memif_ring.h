@@ -93,8 +93,8 @@ class MemifRingView {
 // Thread safety: none.
 class MemifProducer {
  public:
-  // With `may_skew`, long frames need not begin where a buffer does: true of our
-  // own buffers, and of others whose owner looks at the descriptor again.
+  // With `may_skew`, long frames need not begin where a buffer does: true of
+  // our own buffers, and of others whose owner looks at the descriptor again.
   MemifProducer(const MemifRingView& view, bool may_skew)
       : view_(view), may_skew_(may_skew) {}
 

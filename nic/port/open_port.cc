@@ -45,9 +45,9 @@ absl::StatusOr<std::unique_ptr<Port>> Decorate(std::unique_ptr<Port> port,
                                                const PortSpec& spec,
                                                const OpenOptions& options) {
   if (spec.faults) {
-    port = std::make_unique<FaultyPort>(std::move(port), ClockOf(options),
-                                        spec.faults->options,
-                                        spec.faults->seed);
+    port =
+        std::make_unique<FaultyPort>(std::move(port), ClockOf(options),
+                                     spec.faults->options, spec.faults->seed);
   }
   if (!spec.capture) return port;
   // Outside the faults: the capture shows what the NIC sees and does.
@@ -124,8 +124,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenDividedPort(
         "port ", spec->text, ": one file cannot capture ", count, " ports"));
   }
   if (is_listener) {
-    auto divided =
-        MemifListenerPort::OpenDivided(MemifOptionsOf(*spec), count);
+    auto divided = MemifListenerPort::OpenDivided(MemifOptionsOf(*spec), count);
     if (!divided.ok()) return divided.status();
     ports = *std::move(divided);
   } else if (count > 1 && spec->kind != PortSpec::Kind::kXdp) {
@@ -222,6 +221,13 @@ absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenDefaultPorts(
                      ": start one first, or say with --port where it is"));
   }
   return ports;
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenPortsOrDefault(
+    const std::vector<std::string>& specs, PortRole role, std::string_view name,
+    const OpenOptions& options) {
+  return specs.empty() ? OpenDefaultPorts(role, name, options)
+                       : OpenPorts(specs, options);
 }
 
 }  // namespace tripwire

@@ -56,14 +56,14 @@ struct PortCounters {
   uint64_t rx_no_buffer = 0;    // the pool was empty
   uint64_t doorbells_rung = 0;  // system calls made to wake a sleeping peer
   uint64_t wakeups = 0;         // times our own doorbell was heard
-  uint64_t captured = 0;        // frames written to a capture file, or about to be
+  uint64_t captured = 0;  // frames written to a capture file, or about to be
   uint64_t capture_dropped = 0;  // frames a capture should have and has not
 };
 
 enum class Ring { kDoorbell, kQuietly };
 
-// Memory of a neighbour's, to be read where it lies. Its owner may change it at any
-// time; it stays mapped, at this place, for as long as `mapping` is held.
+// Memory of a neighbour's, to be read where it lies. Its owner may change it at
+// any time; it stays mapped, at this place, for as long as `mapping` is held.
 struct PeerMemory {
   std::span<const uint8_t> bytes;
   std::shared_ptr<const void> mapping;
@@ -77,8 +77,8 @@ struct PeerMemory {
 // Invariants:
 //  1. Every frame handed out by Receive or Allocate is given back exactly once,
 //     to Transmit (for the prefix it accepted) or to Release.
-//  2. Frames handed out stay valid and unmoved until given back; `Receive` never
-//     reuses them. A receiver may hold early ones, except those that are
+//  2. Frames handed out stay valid and unmoved until given back; `Receive`
+//     never reuses them. A receiver may hold early ones, except those that are
 //     borrowed: while it does, their sender's ring does not empty.
 //  3. No call blocks.
 class Port {
@@ -127,10 +127,10 @@ class Port {
 
   virtual PortCounters counters() const = 0;
 
-  // --- Memory in common -------------------------------------------------------
-  // Memory of this process that neighbours can read where it lies, on ports that have
-  // such: fixed for the life of the port, zero at first, and taken from the system only
-  // where it is touched. Empty on others.
+  // --- Memory in common -----------------------------------------------------
+  // Memory of this process that neighbours can read where it lies, on ports that have such:
+  // fixed for the life of the port, zero at first, and taken from the system
+  // only where it is touched. Empty on others.
   virtual std::span<uint8_t> ShownMemory() { return {}; }
   // The same of the neighbour at the end of a path.
   virtual PeerMemory ShownBy(PathId) { return {}; }

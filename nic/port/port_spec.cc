@@ -220,4 +220,12 @@ absl::StatusOr<PortSpec> ParsePortSpec(std::string_view text) {
   return Bad(text, absl::StrCat("no such kind of port; there are ", kPortHelp));
 }
 
+absl::Status CheckPortSpecs(const std::vector<std::string>& specs) {
+  for (const std::string& text : specs) {
+    const auto spec = ParsePortSpec(text);
+    if (!spec.ok()) return spec.status();
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace tripwire

@@ -46,6 +46,8 @@ inline constexpr char kPortHelp[] =
 
 // InvalidArgument, with what is wrong and what would be right.
 absl::StatusOr<PortSpec> ParsePortSpec(std::string_view text);
+// All of them, for programs that tell mistakes before they open anything.
+absl::Status CheckPortSpecs(const std::vector<std::string>& specs);
 
 struct OpenOptions {
   // The clock that faults are timed by; CLOCK_MONOTONIC when null.
@@ -60,9 +62,10 @@ absl::StatusOr<std::unique_ptr<Port>> OpenPort(const PortSpec& spec,
 absl::StatusOr<std::unique_ptr<Port>> OpenPort(std::string_view spec,
                                                const OpenOptions& options = {});
 
-// Opens a port as several, each for a thread of its own: a memif listener, whose clients
-// are divided among them evenly as they come, or an xdp: interface, of which each has one
-// queue from `queue=` on. InvalidArgument for others, unless `count` is 1.
+// Opens a port as several, each for a thread of its own: a memif listener,
+// whose clients are divided among them evenly as they come, or an xdp:
+// interface, of which each has one queue from `queue=` on. InvalidArgument for
+// others, unless `count` is 1.
 absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenDividedPort(
     std::string_view spec, size_t count, const OpenOptions& options = {});
 
@@ -83,6 +86,11 @@ std::string DefaultPortDirectory();
 // when no server runs.
 absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenDefaultPorts(
     PortRole role, std::string_view name, const OpenOptions& options = {});
+
+// The ports of a program: OpenPorts, or OpenDefaultPorts when `specs` is empty.
+absl::StatusOr<std::vector<std::unique_ptr<Port>>> OpenPortsOrDefault(
+    const std::vector<std::string>& specs, PortRole role, std::string_view name,
+    const OpenOptions& options = {});
 
 }  // namespace tripwire
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// tw bench: latency and goodput, each beside the raw port's in the same run, and the
-// kernel's means beside them.
+// tw bench: latency and goodput, each beside the raw port's in the same run,
+// and the kernel's means beside them.
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -17,7 +17,6 @@
 #include "nic/base/clock.h"
 #include "nic/tools/bench_pair.h"
 #include "nic/tools/commands.h"
-#include "nic/tools/open_nic.h"
 
 namespace tripwire::tools {
 namespace {
@@ -114,11 +113,10 @@ void PrintPeer(const BenchOptions& options, const char* name, const char* mode,
         static_cast<unsigned long long>(peer.p99_ns),
         static_cast<unsigned long long>(nic.median_ns), Ratio(nic, peer));
   } else {
-    std::printf(
-        "%-28s %9.2f us median %9.2f us p99   ours is %5.2f x that\n",
-        absl::StrCat(name, ", ", mode).c_str(),
-        static_cast<double>(peer.median_ns) * 1e-3,
-        static_cast<double>(peer.p99_ns) * 1e-3, Ratio(nic, peer));
+    std::printf("%-28s %9.2f us median %9.2f us p99   ours is %5.2f x that\n",
+                absl::StrCat(name, ", ", mode).c_str(),
+                static_cast<double>(peer.median_ns) * 1e-3,
+                static_cast<double>(peer.p99_ns) * 1e-3, Ratio(nic, peer));
   }
   std::fflush(stdout);
 }
@@ -140,8 +138,9 @@ void RunPeers(const BenchOptions& options, const RoundTrip& spinning,
     const Peer which = peer;
     const bool spins = spin;
     const int rounds = spin ? options.rounds : BlockingRounds(options);
-    auto times = Isolated<RoundTrip>(
-        options.ends, [&] { return PeerRoundTrip(options.ends, which, spins, rounds); });
+    auto times = Isolated<RoundTrip>(options.ends, [&] {
+      return PeerRoundTrip(options.ends, which, spins, rounds);
+    });
     if (!times.ok()) {  // a network namespace may have no loopback
       std::fprintf(stderr, "tw: %s, %s: %s\n", name,
                    spin ? "spinning" : "blocking",
@@ -179,8 +178,8 @@ absl::Status RunRoundTrips(const BenchOptions& options) {
 
 absl::Status RunGoodput(const BenchOptions& options) {
   const auto duration_ns = static_cast<uint64_t>(options.seconds * 1e9);
-  auto raw =
-      Isolated<Goodput>(options.ends, [&] { return RawGoodput(options.ends, duration_ns); });
+  auto raw = Isolated<Goodput>(
+      options.ends, [&] { return RawGoodput(options.ends, duration_ns); });
   if (!raw.ok()) return raw.status();
   if (!options.json) {
     std::printf("bulk writes\n%-28s %9.1f MB/s %12.0f frames/s\n",
@@ -189,8 +188,9 @@ absl::Status RunGoodput(const BenchOptions& options) {
     std::fflush(stdout);
   }
   for (uint32_t size : options.sizes) {
-    auto nic = Isolated<Goodput>(
-        options.ends, [&] { return NicGoodput(options.ends, size, duration_ns); });
+    auto nic = Isolated<Goodput>(options.ends, [&] {
+      return NicGoodput(options.ends, size, duration_ns);
+    });
     if (!nic.ok()) return nic.status();
     PrintGoodput(options, size, *nic, *raw);
   }
@@ -219,8 +219,8 @@ void AddBench(CLI::App& app, Runner& run) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand(
       "bench",
-      "Round trips and goodput between two processes, beside the raw port's, and "
-      "what an eventfd and sockets take; over memif unless told otherwise");
+      "Round trips and goodput between two processes, beside the raw port's, "
+      "and what an eventfd and sockets take; over memif unless told otherwise");
   command->add_option("--port", options->ends.near_port,
                       "Port of the near end");
   command->add_option("--far-port", options->ends.far_port,

@@ -11,9 +11,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "nic/api/context.h"
+#include "nic/api/open_nic.h"
 #include "nic/base/clock.h"
 #include "nic/tools/bench_pair.h"
-#include "nic/tools/open_nic.h"
 
 namespace tripwire::tools {
 namespace {
@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<Nic>> OpenBenchNic(const std::string& port,
   // Caller-driven: whoever waits is the engine, so no thread is in the way.
   options.service_thread = false;
   options.max_spin_ns = spin ? kPatienceNs : 0;
-  return OpenNic({port}, std::move(options));
+  return OpenNic({port}, PortRole::kClient, "tw", std::move(options));
 }
 
 absl::Status WriteWord(Context& context, const RemoteAperture& to,

@@ -121,8 +121,8 @@ absl::Status RunIsolated(const BenchEnds& ends,
   // The report is one byte for success and the result, or none and the error.
   BenchEnds place;
   place.far_cpu = ends.near_cpu;
-  auto child =
-      FarEnd::Start(place, [&](const std::function<void()>& ready, int report_fd) {
+  auto child = FarEnd::Start(
+      place, [&](const std::function<void()>& ready, int report_fd) {
         ready();
         const absl::Status status = body(result);
         std::string report =

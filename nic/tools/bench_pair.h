@@ -28,9 +28,9 @@ struct BenchEnds {
   int near_cpu = -1, far_cpu = -1;
 };
 
-// The first and the last processor that this process may use: left to itself, the
-// scheduler puts two processes that wake each other on one processor, or does not,
-// and nothing would compare with anything.
+// The first and the last processor that this process may use: left to itself,
+// the scheduler puts two processes that wake each other on one processor, or
+// does not, and nothing would compare with anything.
 void PlaceApart(BenchEnds* ends);
 
 // A child process that plays the other end: `body` runs in it, gets a
@@ -102,7 +102,8 @@ absl::StatusOr<T> Isolated(const BenchEnds& ends, F measure) {
   static_assert(std::is_trivially_copyable_v<T>);
   T result{};
   const absl::Status status = RunIsolated(
-      ends, [&](void* out) -> absl::Status {
+      ends,
+      [&](void* out) -> absl::Status {
         absl::StatusOr<T> measured = measure();
         if (measured.ok()) *static_cast<T*>(out) = *measured;
         return measured.status();
@@ -119,9 +120,9 @@ absl::StatusOr<T> Isolated(F measure) {  // on any processor
 
 // The floor: the same ports with nothing on top.
 absl::StatusOr<RoundTrip> RawRoundTrip(const BenchEnds& ends, int rounds);
-// Frames of so many bytes, more than 64; 0: the largest there are. Their data comes
-// out of and goes into `memory_bytes` of memory, front to back; 0: the sender writes
-// none, and the receiver's stays in its cache.
+// Frames of so many bytes, more than 64; 0: the largest there are. Their data
+// comes out of and goes into `memory_bytes` of memory, front to back; 0: the
+// sender writes none, and the receiver's stays in its cache.
 absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends, uint64_t duration_ns,
                                    uint32_t frame_bytes = 0,
                                    uint64_t memory_bytes = 0);
@@ -133,9 +134,9 @@ absl::StatusOr<RoundTrip> NicRoundTrip(const BenchEnds& ends, bool spin,
 absl::StatusOr<Goodput> NicGoodput(const BenchEnds& ends, uint32_t write_bytes,
                                    uint64_t duration_ns);
 
-// The same 8 bytes there and back by other means, always on this machine: what a
-// bare wake-up costs, and what sockets do. `spin` reads until something is there,
-// otherwise reads block. REQUIRES: run by Isolated.
+// The same 8 bytes there and back by other means, always on this machine: what
+// a bare wake-up costs, and what sockets do. `spin` reads until something is
+// there, otherwise reads block. REQUIRES: run by Isolated.
 enum class Peer { kEventFd, kUdp, kTcp };
 absl::StatusOr<RoundTrip> PeerRoundTrip(const BenchEnds& ends, Peer peer,
                                         bool spin, int rounds);

@@ -8,11 +8,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "nic/api/nic.h"
+#include "nic/api/open_nic.h"
 #include "nic/api/stats/stats.h"
 #include "nic/port/port_spec.h"
 #include "nic/tools/commands.h"
-#include "nic/tools/open_nic.h"
 #include "nic/tools/printable.h"
 
 namespace tripwire::tools {
@@ -35,7 +34,7 @@ void PrintJson(const NodeInfo& node) {
 }
 
 absl::Status Run(const LsOptions& options) {
-  auto nic = OpenNic(options.ports);
+  auto nic = OpenNic(options.ports, PortRole::kClient, "tw");
   if (!nic.ok()) return nic.status();
   auto nodes =
       (*nic)->Discover(static_cast<uint64_t>(options.wait_seconds * 1e9));

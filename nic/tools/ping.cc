@@ -13,12 +13,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "nic/api/nic.h"
+#include "nic/api/open_nic.h"
 #include "nic/api/stats/stats.h"
 #include "nic/base/interrupt.h"
 #include "nic/port/port_spec.h"
 #include "nic/tools/commands.h"
-#include "nic/tools/open_nic.h"
 
 namespace tripwire::tools {
 namespace {
@@ -142,7 +141,7 @@ Summary Measure(Nic& nic, const PingOptions& options,
 
 absl::Status Run(const PingOptions& options) {
   BlockInterrupts();  // before the NIC makes threads
-  auto nic = OpenNic(options.ports);
+  auto nic = OpenNic(options.ports, PortRole::kClient, "tw");
   if (!nic.ok()) return nic.status();
   Interrupt interrupt([&] { (*nic)->Notify(); });
   const Summary summary = Measure(**nic, options, interrupt);

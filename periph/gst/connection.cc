@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_split.h"
-#include "nic/port/port_spec.h"
+#include "nic/api/open_nic.h"
 
 namespace tripwire::periph {
 namespace {
@@ -16,12 +16,7 @@ absl::StatusOr<std::shared_ptr<Connection>> Connect(const std::string& ports,
                                                     const std::string& node) {
   const std::vector<std::string> specs =
       absl::StrSplit(ports, ' ', absl::SkipEmpty());
-  auto opened = specs.empty() ? OpenDefaultPorts(PortRole::kClient, "gstreamer")
-                              : OpenPorts(specs);
-  if (!opened.ok()) return opened.status();
-  NicOptions options;
-  options.ports = *std::move(opened);
-  auto nic = Nic::Open(std::move(options));
+  auto nic = OpenNic(specs, PortRole::kClient, "gstreamer");
   if (!nic.ok()) return nic.status();
   auto connection = std::make_shared<Connection>();
   connection->nic = *std::move(nic);

@@ -20,7 +20,7 @@ struct Connection {
 
 // `ports`: as many --port options, separated by spaces; "" for the default.
 // `node`: "" for the only one that offers devices. Errors as
-// Peripherals::Connect and OpenPorts. Waits for the network. Thread-safe.
+// Peripherals::Connect and OpenNic. Waits for the network. Thread-safe.
 absl::StatusOr<std::shared_ptr<Connection>> ConnectTo(const std::string& ports,
                                                       const std::string& node);
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "nic/api/open_nic.h"
 #include "nic/port/port_spec.h"
 #include "periph/tools/commands.h"
 
@@ -30,17 +31,10 @@ void Where::AddTo(CLI::App& command) {
 }
 
 absl::StatusOr<std::unique_ptr<Nic>> OpenNic(const Where& where) {
-  for (const std::string& port : where.ports) {
-    if (auto spec = ParsePortSpec(port); !spec.ok()) {
-      return BadUse(std::string(spec.status().message()));
-    }
+  if (auto status = CheckPortSpecs(where.ports); !status.ok()) {
+    return BadUse(std::string(status.message()));
   }
-  auto opened = where.ports.empty() ? OpenDefaultPorts(PortRole::kClient, "tw-periph")
-                                    : OpenPorts(where.ports);
-  if (!opened.ok()) return opened.status();
-  NicOptions options;
-  options.ports = *std::move(opened);
-  return Nic::Open(std::move(options));
+  return tripwire::OpenNic(where.ports, PortRole::kClient, "tw-periph");
 }
 
 absl::StatusOr<Session> OpenSession(const Where& where, const std::string& device,

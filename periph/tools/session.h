@@ -26,8 +26,7 @@ struct Where {
   void AddTo(CLI::App& command);
 };
 
-// A NIC of this process over the ports as the user wrote them; without any, over the
-// memif of every server in the default directory.
+// tripwire::OpenNic for these commands: what is no port is bad use.
 absl::StatusOr<std::unique_ptr<Nic>> OpenNic(const Where& where);
 
 // A NIC, the node that was named, and the device if one was.

@@ -2,8 +2,6 @@
 // tw-periphd: offers devices over a Tripwire NIC.
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -16,8 +14,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "nic/api/nic.h"
+#include "nic/api/open_nic.h"
 #include "nic/api/stats/stats.h"
+#include "nic/base/process.h"
 #include "nic/port/port_spec.h"
 #include "periph/device/device.h"
 #include "periph/service/access.h"
@@ -43,12 +42,6 @@ int Fail(const absl::Status& status, int code) {
   const std::string line = absl::StrReplaceAll(std::string(status.message()), {{"\n", "; "}});
   std::fprintf(stderr, "tw-periphd: %s\n", line.c_str());
   return code;
-}
-
-std::string HostName() {
-  char name[256] = {};
-  if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "localhost";
-  return name;
 }
 
 std::string KindsText() {
@@ -90,45 +83,18 @@ absl::StatusOr<std::vector<DeviceConfig>> ToConfigs(const Options& options, Cloc
   return configs;
 }
 
-// Signals come to whoever waits for them, not to whatever runs.
-sigset_t BlockSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
-  return signals;
-}
-
-void RaiseDescriptorLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-absl::StatusOr<std::unique_ptr<Nic>> OpenNic(const Options& options) {
-  auto ports = options.ports.empty()
-                   ? OpenDefaultPorts(PortRole::kServer, absl::StrCat(options.node, "-tw-periphd"))
-                   : OpenPorts(options.ports);
-  if (!ports.ok()) return ports.status();
+int Serve(const Options& options) {
+  const sigset_t signals = BlockServiceSignals();  // before any thread is made
+  SystemClock clock;                               // the NIC's own
+  auto configs = ToConfigs(options, clock);
+  if (!configs.ok()) return Fail(configs.status(), kBadUse);
+  if (auto status = CheckPortSpecs(options.ports); !status.ok()) return Fail(status, kBadUse);
+  RaiseDescriptorLimit();
   NicOptions nic_options;
   nic_options.max_spin_ns = options.spin_us * kMicrosecond;
   nic_options.node = options.node;
-  nic_options.ports = *std::move(ports);
-  return Nic::Open(std::move(nic_options));
-}
-
-int Serve(const Options& options) {
-  const sigset_t signals = BlockSignals();  // before any thread is made
-  SystemClock clock;                        // the NIC's own
-  auto configs = ToConfigs(options, clock);
-  if (!configs.ok()) return Fail(configs.status(), kBadUse);
-  for (const std::string& port : options.ports) {
-    if (auto spec = ParsePortSpec(port); !spec.ok()) return Fail(spec.status(), kBadUse);
-  }
-  RaiseDescriptorLimit();
-  auto nic = OpenNic(options);
+  auto nic = OpenNic(options.ports, PortRole::kServer, absl::StrCat(options.node, "-tw-periphd"),
+                     std::move(nic_options));
   if (!nic.ok()) return Fail(nic.status(), kCannotServe);
   const std::string names = absl::StrJoin(
       *configs, ", ", [](std::string* out, const auto& each) { out->append(each.name); });

@@ -5,7 +5,6 @@
 // SIGTERM; prints "ready" when everything is mounted.
 #include <sys/stat.h>
 
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "fs-server/testing/loopback.h"
 #include "fuse-client/mount_runner.h"
 #include "fuse-client/mount_table.h"
+#include "nic/base/process.h"
 #include "spdlog/spdlog.h"
 
 namespace {
@@ -46,10 +46,7 @@ int main(int argc, char** argv) {
     spdlog::set_level(spdlog::level::from_str(level));
   }
 
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  BlockServiceSignals();
 
   char state[] = "/tmp/tw-loopback-XXXXXX";
   if (!mkdtemp(state)) return Fail("mkdtemp");
