@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <fstream>
 
+#include "nic/base/utf8.h"
+
 namespace tripwire::periph {
 
 absl::Status Send(Context& context, LinkId link, const proto::StreamMessage& message) {
@@ -48,9 +50,22 @@ std::string BootId() {
 }
 
 std::string Printable(std::string_view text, size_t limit) {
-  std::string line(text.substr(0, limit));
-  for (char& c : line) {
-    if (static_cast<uint8_t>(c) < 0x20 || c == 0x7f) c = ' ';
+  std::string line;
+  while (!text.empty()) {
+    const size_t known = Utf8Length(text), length = std::max<size_t>(known, 1);
+    if (line.size() + length > limit) break;
+    const auto first = static_cast<uint8_t>(text[0]);
+    // C0, DEL, and C1, which terminals obey as they do ESC and a letter.
+    const bool is_control = first < 0x20 || first == 0x7f ||
+                            (known == 2 && first == 0xc2 && static_cast<uint8_t>(text[1]) < 0xa0);
+    if (known == 0) {
+      line += '?';
+    } else if (is_control) {
+      line += ' ';
+    } else {
+      line += text.substr(0, length);
+    }
+    text.remove_prefix(length);
   }
   return line;
 }

@@ -34,8 +34,9 @@ std::optional<ApertureName> ParseAperture(const std::string& bytes);
 
 // A peer's word for how something ended. A code that is none becomes UNKNOWN.
 absl::Status ToStatus(int code, const std::string& error);
-// What a peer chose to call itself, or says of itself, fit for logs and terminals: one
-// line without control characters, cut to `limit` bytes.
+// What a peer chose to call itself, or says of itself, fit for logs, terminals and
+// messages: one line of UTF-8 (a message with anything else cannot be read) without
+// control characters, cut to `limit` bytes.
 std::string Printable(std::string_view text, size_t limit = 500);
 
 // Names this run of the kernel: programs that read the same share a machine.

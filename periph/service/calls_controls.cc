@@ -8,6 +8,11 @@
 #include "periph/service/control_service.h"
 
 namespace tripwire::periph {
+namespace {
+
+constexpr size_t kMaxTextBytes = 4096;
+
+}  // namespace
 
 void ControlService::Controls(ServedCall call) {
   auto device = registry_.Find(call.request().controls().device(), call.asker());
@@ -18,10 +23,12 @@ void ControlService::Controls(ServedCall call) {
   proto::ControlsReply& told = *reply.mutable_controls();
   for (const Control& control : *controls) {
     proto::Control& one = *told.add_controls();
-    one.set_name(control.name);
-    one.set_value(control.value);
-    one.set_help(control.help);
-    for (const std::string& choice : control.choices) one.add_choices(choice);
+    one.set_name(Printable(control.name, kMaxTextBytes));
+    one.set_value(Printable(control.value, kMaxTextBytes));
+    one.set_help(Printable(control.help, kMaxTextBytes));
+    for (const std::string& choice : control.choices) {
+      one.add_choices(Printable(choice, kMaxTextBytes));
+    }
     one.set_writable(control.writable && !(*device)->access().read_only);
   }
   call.Answer(reply, {}, 0, false);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "periph/proto/messages.h"
 
 namespace tripwire::periph {
 
@@ -92,9 +93,9 @@ proto::DeviceInfo ServedDevice::Describe() {
   proto::DeviceInfo info;
   info.set_name(name());
   info.set_kind(kind_);
-  info.set_description(about.description);
+  info.set_description(Printable(about.description));
   info.set_present(about.present);
-  info.set_why_absent(about.why_absent);
+  info.set_why_absent(Printable(about.why_absent));
   for (const std::string& format : about.source_formats) info.add_source_formats(format);
   info.set_disk(about.disk);
   info.set_read_only(config_.access.read_only);

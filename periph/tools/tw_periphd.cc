@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // tw-periphd: offers devices over a Tripwire NIC.
+#include <google/protobuf/stubs/logging.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -158,6 +159,8 @@ int Main(int argc, char** argv) {
   }
   spdlog::set_default_logger(spdlog::stderr_color_mt("tw-periphd"));
   spdlog::set_level(spdlog::level::from_str(options.log_level));
+  // Messages that cannot be read are counted; whoever sends them fills no log.
+  google::protobuf::SetLogHandler(nullptr);
   if (options.node.empty()) options.node = HostName();
   return Serve(options);
 }

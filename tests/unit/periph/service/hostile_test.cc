@@ -108,6 +108,19 @@ TEST_F(HostileTest, MessagesOutOfTurnCloseTheLink) {
   }
 }
 
+TEST_F(HostileTest, ANameThatIsCutInACharacterCanStillBeRead) {
+  auto message = OpenMessage();
+  // Others are told of at most 256 bytes.
+  message.mutable_open()->set_program(std::string(255, 'x') + "\xc3\xa9");
+  Say(message);
+  const auto opened = Hear();
+  ASSERT_TRUE(opened.has_value() && opened->has_opened());
+  const auto info = user_->Info("cam");
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->users(0).program(), std::string(255, 'x'));
+  context_->Close(link_);
+}
+
 TEST_F(HostileTest, OpeningTwiceClosesTheLink) {
   Say(OpenMessage());
   Say(OpenMessage());
