@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // From the ports to the links: bursts of frames, each to the link it names.
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "nic/datapath/engine.h"
@@ -13,6 +12,12 @@ namespace {
 constexpr uint64_t kServiceNs = 5 * kMillisecond;
 // Bursts of so many frames are worth looking through before they are taken.
 constexpr size_t kLookAheadFrames = 4;
+// So many frames are looked up at once, ...
+constexpr size_t kGroup = 4;
+// ... are taken so many frames later, when what they touch has come, ...
+constexpr size_t kAhead = 2 * kGroup;
+// ... and half of that later it is known which tripwires they touch.
+constexpr size_t kKnown = kGroup;
 // What an answer acknowledges as a rule is no more frames.
 constexpr uint64_t kFewUnacknowledged = 4;
 constexpr size_t kCacheLine = 64;
@@ -30,48 +35,60 @@ void FetchData(const Frame& frame) {
 
 }  // namespace
 
-// While the first frames of a burst are taken, what the others will touch comes
-// into the cache: the memory they write, who watches it, and what those are.
-// What was found of an aperture stays true to the end of the burst: only the
-// program exports and revokes, and it waits for us.
-void Engine::LookAhead(size_t received) {
-  struct Next {
-    const TripwireIndex* tripwires;
-    uint64_t last;
-  };
-  std::array<Next, kBurst> next;
-  size_t watched = 0;
-  for (size_t i = 0; i < received; ++i) __builtin_prefetch(rx_burst_[i].data);
-  for (size_t i = 0; i < received; ++i) {
-    Received& ahead = rx_views_[i];
-    ahead.Parse(rx_burst_[i]);
-    const wire::FrameView& view = ahead.view;
-    if (ahead.result != wire::ParseResult::kOk || view.type() != wire::kWrite)
-      continue;
-    const Link* link = FindLink(LinkId{view.header->link.get()});
-    if (link == nullptr) continue;
-    const auto& body = view.body<wire::WritePayload>();
-    const uint64_t length = view.data<wire::WritePayload>().size();
-    ApertureEntry* aperture = nullptr;
-    if (length == 0 ||
-        contexts_[link->context]->apertures.Check(
-            link->id, body.handle.get(), body.generation.get(), Access::kWrite,
-            body.offset.get(), length, &aperture) != OpStatus::kOk) {
-      continue;
-    }
-    const uint64_t last = body.offset.get() + length - 1;
-    ahead.aperture = aperture;
-    __builtin_prefetch(aperture->base + body.offset.get(), 1);
-    if (aperture->tripwires == nullptr) continue;
-    aperture->tripwires->PrefetchPage(last);
-    next[watched++] = {aperture->tripwires.get(), last};
+// What frames will touch comes into the cache while those before them are taken,
+// in steps: the frame; the memory it writes, and the slot that says who watches
+// it; the tripwire. Places are asked for in loops that do nothing else, so that
+// the processor finds several at once: to find a place among many costs it as
+// much as to fetch what is there. Not too many at once either: it keeps a list.
+void Engine::LookAhead(size_t begin, size_t received) {
+  const size_t end = std::min(begin + kGroup, received);
+  for (size_t i = end; i < std::min(end + kGroup, received); ++i) {
+    __builtin_prefetch(rx_burst_[i].data);
   }
-  for (size_t i = 0; i < watched; ++i)
-    next[i].tripwires->PrefetchSlot(next[i].last);
-  for (size_t i = 0; i < watched; ++i) {
-    const uint32_t id = next[i].tripwires->Peek(next[i].last);
+  for (size_t i = begin; i < end; ++i) {
+    rx_views_[i].Parse(rx_burst_[i]);
+    LookUp(rx_views_[i]);
+  }
+  for (size_t i = begin; i < end; ++i) {
+    const Received& ahead = rx_views_[i];
+    if (ahead.memory != nullptr) __builtin_prefetch(ahead.memory, 1);
+    if (ahead.watches == nullptr) continue;
+    const void* slot = ahead.watches->SlotAt(ahead.last);
+    if (slot != nullptr) __builtin_prefetch(slot);
+  }
+  if (begin < kKnown) return;
+  const size_t known_end = std::min(begin - kKnown + kGroup, received);
+  for (size_t i = begin - kKnown; i < known_end; ++i) {
+    const Received& ahead = rx_views_[i];
+    if (ahead.watches == nullptr) continue;
+    const uint32_t id = ahead.watches->Peek(ahead.last);
     if (id < tripwires_.size()) __builtin_prefetch(&tripwires_[id], 1);
   }
+}
+
+// Where the frame will write, if it may, and who may watch there. This stays true
+// to the end of the burst: only the program exports, revokes, watches and
+// unwatches, and it waits for us.
+void Engine::LookUp(Received& ahead) {
+  const wire::FrameView& view = ahead.view;
+  if (ahead.result != wire::ParseResult::kOk || view.type() != wire::kWrite)
+    return;
+  const Link* link = FindLink(LinkId{view.header->link.get()});
+  if (link == nullptr) return;
+  const auto& body = view.body<wire::WritePayload>();
+  const uint64_t length = view.data<wire::WritePayload>().size();
+  ApertureEntry* aperture = nullptr;
+  if (length == 0 ||
+      contexts_[link->context]->apertures.Check(
+          link->id, body.handle.get(), body.generation.get(), Access::kWrite,
+          body.offset.get(), length, &aperture) != OpStatus::kOk) {
+    return;
+  }
+  ahead.aperture = aperture;
+  ahead.memory = aperture->base + body.offset.get();
+  if (aperture->tripwires == nullptr) return;
+  ahead.watches = aperture->tripwires.get();
+  ahead.last = body.offset.get() + length - 1;
 }
 
 bool Engine::ReceiveBursts() {
@@ -96,10 +113,13 @@ void Engine::ServePorts() {
 
 void Engine::TakeBurst(size_t port, size_t received) {
   const bool is_long = received >= kLookAheadFrames;
-  if (is_long) LookAhead(received);
+  const size_t ahead = is_long ? kAhead : 0;
   size_t kept = 0;
   uint64_t bytes = 0;
-  for (size_t i = 0; i < received; ++i) {
+  for (size_t step = 0; step < received + ahead; ++step) {
+    if (is_long && step % kGroup == 0) LookAhead(step, received);
+    if (step < ahead) continue;
+    const size_t i = step - ahead;
     Frame& frame = rx_burst_[i];
     bytes += frame.length_bytes;
     if (i + 1 < received) FetchData(rx_burst_[i + 1]);

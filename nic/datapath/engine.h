@@ -232,14 +232,22 @@ class Engine {
     wire::FrameView view;
     // A write's, if it was looked up and all is in order with it.
     ApertureEntry* aperture = nullptr;
+    // Then where it writes, the aperture's tripwires, if there are any, and the
+    // offset of the last byte it writes.
+    uint8_t* memory = nullptr;
+    const TripwireIndex* watches = nullptr;
+    uint64_t last = 0;
     void Parse(const Frame& frame) {
       aperture = nullptr;
+      watches = nullptr;
+      memory = nullptr;
       result = wire::Parse({frame.data, frame.length_bytes}, &view);
     }
   };
 
   // burst.cc
-  void LookAhead(size_t received);
+  void LookAhead(size_t begin, size_t received);
+  void LookUp(Received& ahead);
   bool ReceiveBursts();
   void TakeBurst(size_t port, size_t received);
   void ServePorts();
@@ -430,6 +438,8 @@ class Engine {
   }
 
   static constexpr size_t kBurst = 32;
+  // Longer: the first and the last frames of a burst gain nothing from looking ahead.
+  static constexpr size_t kRxBurst = 64;
   // A link id is a slot and how often the slot was used, so that the id of an
   // ended link names nothing.
   static constexpr uint32_t kSlotBits = 20;
@@ -451,8 +461,9 @@ class Engine {
   uint32_t tripwires_made_ = 0;
   uint32_t held_frames_ = 0;  // early frames, all links
   // Here rather than on the stack: clearing them would cost more than a frame.
-  std::array<Frame, kBurst> rx_burst_, tx_burst_;
-  std::array<Received, kBurst> rx_views_;
+  std::array<Frame, kRxBurst> rx_burst_;
+  std::array<Frame, kBurst> tx_burst_;
+  std::array<Received, kRxBurst> rx_views_;
   std::vector<uint8_t> control_body_;
 
   std::vector<std::unique_ptr<ContextState>> contexts_;

@@ -52,13 +52,10 @@ class TripwireIndex {
     }
   }
 
-  // Ahead of a Visit of the access that ends with the byte at `last`, to be called in
-  // this order with other work between: each brings in what the next looks at.
-  void PrefetchPage(uint64_t last) const {
-    if (has_many_) short_.PrefetchPage(last);
-  }
-  void PrefetchSlot(uint64_t last) const {
-    if (has_many_) short_.PrefetchSlot(last);
+  // Ahead of a Visit of the access that ends with the byte at `last`: see
+  // ShortWatches.
+  const void* SlotAt(uint64_t last) const {
+    return has_many_ ? short_.SlotAt(last) : nullptr;
   }
   // Whom the access may touch, or ShortWatches::kNobody; a hint.
   uint32_t Peek(uint64_t last) const {

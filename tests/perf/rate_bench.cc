@@ -22,7 +22,7 @@
 namespace tripwire {
 namespace {
 
-constexpr size_t kBurst = 32;
+constexpr size_t kBurst = 64;
 constexpr size_t kFrames = 4096;  // played over and over
 
 struct Settings {
