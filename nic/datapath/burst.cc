@@ -14,10 +14,11 @@ constexpr uint64_t kServiceNs = 5 * kMillisecond;
 constexpr size_t kLookAheadFrames = 4;
 // So many frames are looked up at once, ...
 constexpr size_t kGroup = 4;
-// ... are taken so many frames later, when what they touch has come, ...
-constexpr size_t kAhead = 2 * kGroup;
-// ... and half of that later it is known which tripwires they touch.
+// ... which tripwires they touch is known so many frames later, ...
 constexpr size_t kKnown = kGroup;
+// ... and so many later they are taken. They themselves are fetched so long
+// before.
+constexpr size_t kAhead = 2 * kGroup;
 // What an answer acknowledges as a rule is no more frames.
 constexpr uint64_t kFewUnacknowledged = 4;
 constexpr size_t kCacheLine = 64;
@@ -35,14 +36,16 @@ void FetchData(const Frame& frame) {
 
 }  // namespace
 
-// What frames will touch comes into the cache while those before them are taken,
-// in steps: the frame; the memory it writes, and the slot that says who watches
-// it; the tripwire. Places are asked for in loops that do nothing else, so that
-// the processor finds several at once: to find a place among many costs it as
-// much as to fetch what is there. Not too many at once either: it keeps a list.
+// What frames will touch comes into the cache while those before them are
+// taken, in steps: the frame; the memory it writes, and the slot that says who
+// watches it; the tripwire. Places are asked for in loops that do nothing else,
+// so that the processor finds several at once: to find a place among many costs
+// it as much as to fetch what is there. Not too many at once either: it keeps a
+// list.
 void Engine::LookAhead(size_t begin, size_t received) {
   const size_t end = std::min(begin + kGroup, received);
-  for (size_t i = end; i < std::min(end + kGroup, received); ++i) {
+  for (size_t i = begin == 0 ? 0 : begin + kAhead;
+       i < std::min(end + kAhead, received); ++i) {
     __builtin_prefetch(rx_burst_[i].data);
   }
   for (size_t i = begin; i < end; ++i) {
@@ -66,8 +69,8 @@ void Engine::LookAhead(size_t begin, size_t received) {
   }
 }
 
-// Where the frame will write, if it may, and who may watch there. This stays true
-// to the end of the burst: only the program exports, revokes, watches and
+// Where the frame will write, if it may, and who may watch there. This stays
+// true to the end of the burst: only the program exports, revokes, watches and
 // unwatches, and it waits for us.
 void Engine::LookUp(Received& ahead) {
   const wire::FrameView& view = ahead.view;
