@@ -136,7 +136,7 @@ TEST(BurstTest, DoesWhatItsFramesDoAlone) {
       alone.peer().Send(say(alone));
       refused_alone.merge(alone.Refusals());
       burst.push_back(say(together));
-      if (burst.size() == 32 || random() % 20 == 0) deliver();
+      if (burst.size() == 80 || random() % 40 == 0) deliver();
     }
     deliver();
     ASSERT_EQ(alone.expected(), alone.peer().sequence());
