@@ -103,7 +103,7 @@ set(tripwire_sanitizer_environment
 
 # A target that builds all tests with a label, so that a sanitizer build need
 # not build the others.
-foreach(label unit sim conformance posix system perf fuzz)
+foreach(label unit sim conformance posix system perf fuzz races)
   add_custom_target(${label}_tests)
 endforeach()
 
