@@ -31,7 +31,8 @@ namespace tripwire {
 // engine.
 // Invariants (under the lock):
 //  1. If a thread is blocked, then a sentinel sleeps with the ports armed, or
-//     some thread is driving, or the service thread looks again within kWatchNs.
+//     some thread is driving, or the service thread looks again within
+//     kWatchNs.
 //  2. Ports are armed only while a sentinel sleeps.
 class Driver {
  public:

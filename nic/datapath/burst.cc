@@ -2,6 +2,7 @@
 // From the ports to the links: bursts of frames, each to the link it names.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "nic/datapath/engine.h"
 
@@ -109,8 +110,12 @@ bool Engine::ReceiveBursts() {
 
 void Engine::ServePorts() {
   service_at_ = kNever;
-  for (auto& port : ports_) {
-    service_at_ = std::min(service_at_, port->Service(now_ns_));
+  for (size_t port = 0; port < ports_.size(); ++port) {
+    service_at_ = std::min(service_at_, ports_[port]->Service(now_ns_));
+    const uint64_t rejoins = ports_[port]->counters().rejoins;
+    if (std::exchange(rejoins_[port], rejoins) != rejoins) {
+      NoteRejoined(port);
+    }
   }
 }
 

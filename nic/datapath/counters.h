@@ -30,8 +30,10 @@ struct NicCounters {
   // Operations refused, by reason.
   uint64_t refused_handle = 0, refused_generation = 0, refused_rights = 0,
            refused_bounds = 0, refused_alignment = 0, refused_operation = 0;
-  uint64_t links_up = 0, links_lost = 0;
-  uint64_t polls = 0, sleeps = 0;   // times the NIC was polled; times a thread blocked
+  // Links that were up; those of them that ended without being closed; and of
+  // these, those whose peer said so itself: it knows nothing of them.
+  uint64_t links_up = 0, links_lost = 0, links_disowned = 0;
+  uint64_t polls = 0, sleeps = 0;  // of the NIC; of threads, blocked
   uint64_t doorbells_rung = 0, wakeups = 0;
 };
 

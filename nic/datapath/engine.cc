@@ -10,6 +10,9 @@ namespace {
 
 // How soon a sleeper looks again at a port that had no room.
 constexpr uint64_t kRetryNs = 200 * kMicrosecond;
+// How soon a peer is asked again over a port that has rejoined its network; then
+// after twice as long, and so on.
+constexpr uint64_t kFirstProbeNs = 20 * kMillisecond;
 
 }  // namespace
 
@@ -19,7 +22,11 @@ Engine::Engine(EngineOptions options, Clock& clock, Random& random,
       clock_(clock),
       random_(random),
       ports_(std::move(ports)) {
-  for (const auto& port : ports_) macs_.push_back(port->info().mac);
+  for (const auto& port : ports_) {
+    macs_.push_back(port->info().mac);
+    rejoins_.push_back(port->counters().rejoins);
+  }
+  rejoined_ns_.resize(ports_.size());
 }
 
 Engine::~Engine() {
@@ -93,13 +100,35 @@ void Engine::RunLinkTimers(Link& link) {
   if (silent_ns >= options_.peer_timeout_ns && link.probes >= 3) {
     return EndLink(link, LinkEnd::kTimedOut);
   }
-  if (silent_ns >= options_.keepalive_ns) {
-    ++link.probes;
-    SendAck(link, Ring::kDoorbell, true);
-    link.probe_at = now_ns_ + options_.keepalive_ns;
-  } else {
+  // Since the port is back, not a word: who is there now, and does he know us?
+  const uint64_t rejoined_ns = rejoined_ns_[link.port];
+  const bool hurries = rejoined_ns != 0 && link.heard_ns <= rejoined_ns;
+  if (silent_ns < options_.keepalive_ns && !hurries) {
     link.probe_at = link.heard_ns + options_.keepalive_ns;
+    return;
   }
+  if (now_ns_ - link.probed_ns >= options_.keepalive_ns) {
+    ++link.probes;
+    link.probed_ns = now_ns_;
+  }
+  SendAck(link, Ring::kDoorbell, true);
+  uint64_t interval_ns = options_.keepalive_ns;
+  if (hurries) {
+    interval_ns = std::min(interval_ns,
+                           std::max(now_ns_ - rejoined_ns, kFirstProbeNs));
+  }
+  link.probe_at = now_ns_ + interval_ns;
+}
+
+// A peer that was restarted meanwhile says so when it is asked; one that was not
+// learns of our new path. If nobody answers, nothing is lost sooner than ever.
+void Engine::NoteRejoined(size_t port) {
+  rejoined_ns_[port] = now_ns_;
+  ForEachLink([&](Link& link) {
+    if (!link.carries_data() || link.port != port) return;
+    link.probe_at = now_ns_;
+    Schedule(link);
+  });
 }
 
 bool Engine::ServeLinks() {

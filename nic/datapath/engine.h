@@ -251,6 +251,7 @@ class Engine {
   bool ReceiveBursts();
   void TakeBurst(size_t port, size_t received);
   void ServePorts();
+  void NoteRejoined(size_t port);
   void OnFrame(size_t port, Frame& frame, Received& received);
   static bool IsPlainWrite(const Link& link, const wire::FrameView& view);
   static bool NoneSentAgain(const Link& link);
@@ -450,6 +451,8 @@ class Engine {
   Random& random_;
   std::vector<std::unique_ptr<Port>> ports_;
   std::vector<MacAddress> macs_;  // theirs
+  // By port: how often it was seen to rejoin, and when last (0: never).
+  std::vector<uint64_t> rejoins_, rejoined_ns_;
   ControlPlane* control_ = nullptr;
   NicCounters counters_;
   uint64_t news_ = 0;

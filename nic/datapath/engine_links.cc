@@ -105,6 +105,7 @@ void Engine::EndLink(Link& link, LinkEnd why, bool tell) {
   if (was_open) {
     if (why != LinkEnd::kClosedHere && why != LinkEnd::kClosedByPeer) {
       ++counters_.links_lost;
+      if (why == LinkEnd::kPeerRestarted) ++counters_.links_disowned;
     }
     auto it = by_remote_.find(NameAtPeer(link));
     if (it != by_remote_.end() && it->second == link.id) by_remote_.erase(it);

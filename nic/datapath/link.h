@@ -240,7 +240,10 @@ struct Link {
   uint64_t early_end = 0;       // past the highest sequence held
   bool ready = false;           // on the engine's list for the end of this turn
   bool ack_delayed = false;  // on the engine's list of delayed acknowledgements
-  uint32_t probes = 0;          // keep-alives since we last heard the peer
+  // Keep-alives since we last heard the peer, those sent sooner than one should
+  // be sent after another left out; and when the last of them was.
+  uint32_t probes = 0;
+  uint64_t probed_ns = 0;
   uint32_t unacknowledged = 0;  // sequenced frames received since our last ack
   bool ack_now = false;
   bool ack_requested = false;

@@ -353,6 +353,7 @@ void Fabric::SetLinkUp(const MacAddress& mac, bool is_up) {
   if (entry == port_of_mac_.end()) return;
   MemoryPort& port = *entry->second;
   port.LetArrive();
+  if (is_up && !port.is_link_up_) ++port.counters_.rejoins;
   port.is_link_up_ = is_up;
   if (is_up) return;
   for (; !port.in_flight_.empty(); port.in_flight_.pop()) {

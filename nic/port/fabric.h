@@ -77,7 +77,8 @@ class Fabric {
   uint64_t NextEventNs();
 
   // Cuts or restores the wire of the port with this MAC. A cut loses all that
-  // is on its way to the port; what it already received stays.
+  // is on its way to the port; what it already received stays. The port's owner
+  // learns of the restoration (PortCounters::rejoins) when it next looks.
   void SetLinkUp(const MacAddress& mac, bool is_up);
   // Stops or restores frames from one MAC to another, in that direction only.
   void SetBlocked(const MacAddress& from, const MacAddress& to, bool blocked);

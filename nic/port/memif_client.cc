@@ -9,6 +9,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "nic/port/memif_port.h"
@@ -148,6 +149,7 @@ absl::Status MemifClientPort::ContinueJoining() {
   Watch(control_.get(), EPOLLIN | EPOLLRDHUP, Source::kControl, 0);
   Watch(channel_->wake_fd(), kDoorbellEvents, Source::kDoorbell, 0);
   if (is_armed_) channel_->Unmask();
+  if (std::exchange(has_left_, false)) ++counters_.rejoins;
   return absl::OkStatus();
 }
 
@@ -198,6 +200,7 @@ void MemifClientPort::Leave(const char* why, uint64_t now_ns) {
   Unwatch(channel_->wake_fd());
   Unwatch(control_.get());
   Retire(std::move(channel_));
+  has_left_ = true;
   control_.reset();
   backoff_ns_ = 0;
   RetryLater(now_ns);

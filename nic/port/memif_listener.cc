@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <filesystem>
 
+#include "absl/strings/str_cat.h"
 #include "nic/port/memif_port.h"
 #include "spdlog/spdlog.h"
 
@@ -22,6 +25,25 @@ constexpr uint16_t kGenerationMask = 0x7fff;
 constexpr size_t kTurnFrames = 32;
 // After an edge the eventfd needs no reading, which saves a system call.
 constexpr uint32_t kDoorbellEvents = EPOLLIN | EPOLLET;
+
+// The same for every listener at this path, one after the other, and another for
+// those elsewhere, also where the path has another name (in a container).
+uint64_t SeedOf(const std::string& path, size_t index) {
+  const std::filesystem::path file(path);
+  struct stat directory {};
+  if (stat(file.has_parent_path() ? file.parent_path().c_str() : ".",
+           &directory) != 0) {
+    return Random::FromSystem().Next();
+  }
+  const std::string text =
+      absl::StrCat(directory.st_dev, ":", directory.st_ino, ":",
+                   file.filename().string(), ":", index);
+  uint64_t hash = 0xcbf29ce484222325;  // FNV-1a, 64 bits
+  for (const char c : text) {
+    hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  }
+  return hash;
+}
 
 }  // namespace
 
@@ -57,7 +79,8 @@ MemifListenerPort::MemifListenerPort(const MemifOptions& options,
                                      UniqueFd epoll,
                                      std::shared_ptr<MemifLobby> lobby,
                                      size_t index)
-    : MemifPort(options, std::move(pool), std::move(epoll)),
+    : MemifPort(options, RandomMac(Random(SeedOf(options.path, index))),
+                std::move(pool), std::move(epoll)),
       lobby_(std::move(lobby)),
       index_(index) {
   Listen();

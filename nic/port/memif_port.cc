@@ -7,29 +7,25 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "nic/base/random.h"
-
 namespace tripwire {
 namespace {
 
 constexpr uint32_t kEthernetHeaderBytes = 14;
 
-MacAddress MakeMac() {
-  Random random = Random::FromSystem();
+}  // namespace
+
+MacAddress MemifPort::RandomMac(Random random) {
   MacAddress mac;
   for (uint8_t& byte : mac.bytes) byte = static_cast<uint8_t>(random.Next());
-  // Unicast, locally administered (IEEE 802).
   mac.bytes[0] = static_cast<uint8_t>((mac.bytes[0] & ~0x03) | 0x02);
   return mac;
 }
 
-}  // namespace
-
-MemifPort::MemifPort(const MemifOptions& options,
+MemifPort::MemifPort(const MemifOptions& options, const MacAddress& mac,
                      std::unique_ptr<FramePool> pool, UniqueFd epoll)
     : options_(options), pool_(std::move(pool)), epoll_(std::move(epoll)) {
   info_.name = options.name;
-  info_.mac = MakeMac();
+  info_.mac = mac;
   info_.max_frame_bytes = options.max_frame_bytes;
   info_.is_reliable = true;
   info_.gathers = true;

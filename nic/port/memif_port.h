@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "nic/base/clock.h"
 #include "nic/base/fd.h"
+#include "nic/base/random.h"
 #include "nic/port/frame_pool.h"
 #include "nic/port/memif_channel.h"
 #include "nic/port/memif_handshake.h"
@@ -33,8 +34,8 @@ struct MemifOptions {
   uint64_t shown_bytes = uint64_t{256} << 20;
 };
 
-// What the two ends of a memif have in common: buffers, a descriptor that
-// gathers everything worth waking for, and a MAC made up for the occasion.
+// What the two ends of a memif have in common: buffers, and a descriptor that
+// gathers everything worth waking for.
 class MemifPort : public Port {
  public:
   const PortInfo& info() const override { return info_; }
@@ -46,8 +47,8 @@ class MemifPort : public Port {
   PortCounters counters() const override { return counters_; }
 
  protected:
-  MemifPort(const MemifOptions& options, std::unique_ptr<FramePool> pool,
-            UniqueFd epoll);
+  MemifPort(const MemifOptions& options, const MacAddress& mac,
+            std::unique_ptr<FramePool> pool, UniqueFd epoll);
 
   // What an epoll event is about.
   enum class Source : uint32_t {
@@ -57,6 +58,8 @@ class MemifPort : public Port {
     kControl,
     kDoorbell
   };
+  // Unicast, locally administered (IEEE 802).
+  static MacAddress RandomMac(Random random);
   bool Watch(int fd, uint32_t events, Source source, uint32_t which);
   void Unwatch(int fd);
 
@@ -98,6 +101,8 @@ class MemifPort : public Port {
 //     rules is removed, and frames received from it stay valid.
 //  2. The path of a member that left is not used for another until 32768 others
 //     have had its place.
+//  3. Its MAC is that of whoever listened at its path before it, as a machine's
+//     that was started again is: what is sent to its predecessor reaches it.
 class MemifListenerPort final : public MemifPort {
  public:
   static absl::StatusOr<std::unique_ptr<Port>> Open(
@@ -178,7 +183,8 @@ class MemifClientPort final : public MemifPort {
  private:
   MemifClientPort(const MemifOptions& options, std::unique_ptr<FramePool> pool,
                   UniqueFd epoll)
-      : MemifPort(options, std::move(pool), std::move(epoll)) {}
+      : MemifPort(options, RandomMac(Random::FromSystem()), std::move(pool),
+                  std::move(epoll)) {}
   void MakeShownMemory();
   absl::Status StartJoining(uint64_t now_ns);
   absl::Status ContinueJoining();
@@ -190,6 +196,7 @@ class MemifClientPort final : public MemifPort {
   UniqueFd shown_fd_;
   std::span<uint8_t> shown_;
   std::unique_ptr<MemifChannel> channel_;  // while joined
+  bool has_left_ = false;                  // and was joined before
   UniqueFd control_;
   std::unique_ptr<MemifClientHandshake> handshake_;  // while joining
   uint64_t next_step_ns_ = kNever;  // to give up joining, or to try again

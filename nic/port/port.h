@@ -58,6 +58,9 @@ struct PortCounters {
   uint64_t wakeups = 0;         // times our own doorbell was heard
   uint64_t captured = 0;  // frames written to a capture file, or about to be
   uint64_t capture_dropped = 0;  // frames a capture should have and has not
+  // Times that Service found the port on its network again after it was off it:
+  // whoever is there now may be another than before.
+  uint64_t rejoins = 0;
 };
 
 enum class Ring { kDoorbell, kQuietly };
@@ -128,9 +131,9 @@ class Port {
   virtual PortCounters counters() const = 0;
 
   // --- Memory in common -----------------------------------------------------
-  // Memory of this process that neighbours can read where it lies, on ports that have such:
-  // fixed for the life of the port, zero at first, and taken from the system
-  // only where it is touched. Empty on others.
+  // Memory of this process that neighbours can read where it lies, on ports that
+  // have such: fixed for the life of the port, zero at first, and taken from the
+  // system only where it is touched. Empty on others.
   virtual std::span<uint8_t> ShownMemory() { return {}; }
   // The same of the neighbour at the end of a path.
   virtual PeerMemory ShownBy(PathId) { return {}; }

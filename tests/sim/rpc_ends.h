@@ -101,9 +101,7 @@ class SimServer {
     }
     return next_ns;
   }
-  void SetWire(bool up) {
-    net_.fabric().SetLinkUp(net_.port(*nic_).info().mac, up);
-  }
+  void SetWire(bool up) { net_.SetWire(*nic_, up); }
   size_t sessions() const { return open_.size(); }
   int notified = 0, notify_ended = 0;
 
@@ -249,9 +247,7 @@ class SimClient {
   uint32_t made() const { return made_; }
   bool done() const { return made_ == to_make_ && in_flight_ == 0; }
   uint64_t NextDeadlineNs() { return core_->NextDeadlineNs(); }
-  void SetWire(bool up) {
-    net_.fabric().SetLinkUp(net_.port(*nic_).info().mac, up);
-  }
+  void SetWire(bool up) { net_.SetWire(*nic_, up); }
   ClientCore& core() { return *core_; }
 
   void Check(Reached* reached) const {

@@ -11,6 +11,7 @@
 
 #include "nic/api/context.h"
 #include "nic/api/nic.h"
+#include "nic/api/nic_impl.h"
 #include "nic/base/clock.h"
 #include "nic/base/random.h"
 #include "nic/port/fabric.h"
@@ -66,6 +67,12 @@ class SimNetwork {
     const auto it = std::find_if(nics_.begin(), nics_.end(),
                                  [&](auto& n) { return n.get() == &nic; });
     return *ports_[static_cast<size_t>(it - nics_.begin())];
+  }
+  // Pulls or puts back the node's cable, which its port notices, as one does that
+  // has a descriptor.
+  void SetWire(Nic& nic, bool up) {
+    fabric_.SetLinkUp(port(nic).info().mac, up);
+    nic.impl().engine().ServicePorts();
   }
   void SetFaults(const FaultOptions& faults) {
     faults_ = faults;

@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <thread>
 
 #include "nic/base/fd.h"
@@ -144,6 +146,35 @@ TEST_P(RecoveryTest, KilledServersComeBackUnderLoadAndNothingHappensTwice) {
   workers.Verify(mount.path());
   EXPECT_EQ(mount.Stop(), 0);
   workers.Verify(share.root());
+}
+
+// Whatever the mount's NIC counted under this name.
+uint64_t MountCounter(const std::string& name) {
+  const std::string stat =
+      MustRun({Program("tw"), "stat", "--json", "tw-mount"});
+  const std::string field = "\"" + name + "\":";
+  const size_t at = stat.find(field);
+  if (at == std::string::npos) throw std::runtime_error("no " + name);
+  return std::stoull(stat.substr(at + field.size()));
+}
+
+// A mount need not wait until its dead server has been silent for long: the new
+// one says that it knows nothing of the old links.
+TEST_P(RecoveryTest, AKilledServersSuccessorSaysSoItself) {
+  Share share(GetParam(), 1);
+  share.StartServer();
+  Mount mount = share.MountAs(0);
+  // A server that takes so long to start that silence tells first proves
+  // nothing, so it may try again.
+  for (int i = 0; i < 5 && MountCounter("links_disowned") == 0; ++i) {
+    const uint64_t lost = MountCounter("links_lost");
+    share.CrashServer();
+    share.StartServer();
+    ASSERT_TRUE(Eventually(60, [&] { return MountCounter("links_lost") > lost; }));
+    WriteFile(mount / "file", "text " + std::to_string(i));
+    EXPECT_EQ(ReadFile(share.InRoot("file")), "text " + std::to_string(i));
+  }
+  EXPECT_GE(MountCounter("links_disowned"), 1u);
 }
 
 TEST_P(RecoveryTest, OpenFilesAndLocksSurviveTheServer) {

@@ -32,6 +32,7 @@ std::vector<Group> Describe(const NicCounters& c) {
              {"chains_lost", c.chains_lost},
              {"links_up", c.links_up},
              {"links_lost", c.links_lost},
+             {"links_disowned", c.links_disowned},
              {"polls", c.polls},
              {"sleeps", c.sleeps},
              {"doorbells_rung", c.doorbells_rung},
@@ -64,7 +65,8 @@ Group Describe(size_t index, const PortCounters& c) {
            {"doorbells_rung", c.doorbells_rung},
            {"wakeups", c.wakeups},
            {"captured", c.captured},
-           {"capture_dropped", c.capture_dropped}}};
+           {"capture_dropped", c.capture_dropped},
+           {"rejoins", c.rejoins}}};
 }
 
 std::vector<Group> Groups(Nic& nic) {

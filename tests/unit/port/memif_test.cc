@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 
 #include "nic/base/random.h"
 #include "nic/port/faulty_port.h"
@@ -220,6 +221,7 @@ TEST_F(MemifTest, AnOldPathDoesNotLeadToANewMember) {
 TEST_F(MemifTest, AClientJoinsAgainWhenTheListenerRestarts) {
   Listen();
   auto client = Join();
+  const MacAddress mac = listener_->info().mac;
   listener_.reset();
   // Meanwhile the cable is out: frames go nowhere, and nothing blocks.
   EXPECT_TRUE(Until(
@@ -237,6 +239,27 @@ TEST_F(MemifTest, AClientJoinsAgainWhenTheListenerRestarts) {
       client.get()));
   SendText(*listener_, client->info().mac, "welcome");
   EXPECT_EQ(Next(*client), "welcome");
+  // It says that it was away, and what it still sends to the old one comes to
+  // the new one.
+  EXPECT_EQ(client->counters().rejoins, 1u);
+  EXPECT_EQ(listener_->info().mac, mac);
+}
+
+TEST_F(MemifTest, ListenersAtDifferentPlacesHaveDifferentMacs) {
+  std::vector<std::unique_ptr<Port>> ports;
+  std::set<MacAddress> macs;
+  MemifOptions options = Options();
+  std::filesystem::create_directory(directory_ + "/d");
+  for (const char* path : {"/a", "/b", "/d/a"}) {
+    options.path = directory_ + path;
+    auto divided = MemifListenerPort::OpenDivided(options, 2);
+    ASSERT_TRUE(divided.ok()) << divided.status();
+    for (auto& port : *divided) {
+      macs.insert(port->info().mac);
+      ports.push_back(std::move(port));
+    }
+  }
+  EXPECT_THAT(macs, SizeIs(6));
 }
 
 TEST_F(MemifTest, AKilledListenerIsReplacedAtOnce) {
