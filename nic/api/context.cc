@@ -4,7 +4,6 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
-#include <cassert>
 #include <memory>
 #include <utility>
 
@@ -136,25 +135,12 @@ void Context::StopListening(std::string_view service) {
   impl_.control().discovery().Withdraw(std::string(service), id_);
 }
 
-LinkId Context::StartConnect(std::string_view node, std::string_view service,
-                             std::span<const uint8_t> private_data) {
-  assert(private_data.size() <= kMaxPrivateBytes);
-  auto lock = impl_.Lock();
-  const LinkId link = impl_.control().connections().Start(
-      id_, std::string(node), std::string(service), private_data, kNever);
-  impl_.engine().Poll(impl_.clock().NowNs());
-  impl_.driver().NoteWork();
-  return link;
-}
-
-absl::StatusOr<LinkId> Context::Connect(std::string_view node,
-                                        std::string_view service,
-                                        std::span<const uint8_t> private_data,
-                                        uint64_t timeout_ns) {
+absl::StatusOr<LinkId> Context::AskForLink(
+    std::string_view node, std::string_view service,
+    std::span<const uint8_t> private_data, uint64_t deadline_ns) {
   if (private_data.size() > kMaxPrivateBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("connection data has at most ",
-                     kMaxPrivateBytes, " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "connection data has at most ", kMaxPrivateBytes, " bytes"));
   }
   if (node.size() > kMaxNameBytes || service.size() > kMaxNameBytes) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -169,6 +155,30 @@ absl::StatusOr<LinkId> Context::Connect(std::string_view node,
         absl::StrCat("two names and connection data of ", asked_bytes,
                      " bytes in all do not fit a frame of this NIC's ports"));
   }
+  const LinkId id = impl_.control().connections().Start(
+      id_, std::string(node), std::string(service), private_data, deadline_ns);
+  if (id == LinkId{}) {
+    return absl::ResourceExhaustedError(
+        "the context has as many links as it may");
+  }
+  return id;
+}
+
+absl::StatusOr<LinkId> Context::StartConnect(
+    std::string_view node, std::string_view service,
+    std::span<const uint8_t> private_data) {
+  auto lock = impl_.Lock();
+  const auto link = AskForLink(node, service, private_data, kNever);
+  if (!link.ok()) return link;
+  impl_.engine().Poll(impl_.clock().NowNs());
+  impl_.driver().NoteWork();
+  return link;
+}
+
+absl::StatusOr<LinkId> Context::Connect(std::string_view node,
+                                        std::string_view service,
+                                        std::span<const uint8_t> private_data,
+                                        uint64_t timeout_ns) {
   const uint64_t now_ns = nic_.clock().NowNs();
   const uint64_t deadline_ns =
       timeout_ns >= kNever - now_ns ? kNever : now_ns + timeout_ns;
@@ -176,13 +186,9 @@ absl::StatusOr<LinkId> Context::Connect(std::string_view node,
   LinkId id;
   {
     auto lock = impl_.Lock();
-    id = impl_.control().connections().Start(id_, std::string(node),
-                                             std::string(service), private_data,
-                                             deadline_ns);
-    if (id == LinkId{}) {
-      return absl::ResourceExhaustedError(
-          "the context has as many links as it may");
-    }
+    const auto asked = AskForLink(node, service, private_data, deadline_ns);
+    if (!asked.ok()) return asked;
+    id = *asked;
     // Its outcome is this call's to report, not an event's.
     engine.FindLink(id)->quiet = true;
   }

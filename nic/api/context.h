@@ -193,14 +193,16 @@ class Context {
   void StopListening(std::string_view service);
   // Starts connecting; kLinkUp or kLinkDown follows. `private_data` (at most
   // 1024 bytes) reaches the listener with its kConnectRequest. An empty node
-  // means whichever node answers for the service. Over the quota, LinkId{}, and
-  // nothing follows.
-  LinkId StartConnect(std::string_view node, std::string_view service,
-                      std::span<const uint8_t> private_data);
-  // The same, waiting. Errors: NOT_FOUND (no such node or service),
+  // means whichever node answers for the service. Errors, after which nothing
+  // follows: RESOURCE_EXHAUSTED (over the quota), INVALID_ARGUMENT (names or
+  // data too long, each or together for the frames of all ports).
+  absl::StatusOr<LinkId> StartConnect(std::string_view node,
+                                      std::string_view service,
+                                      std::span<const uint8_t> private_data);
+  // The same, waiting. Further errors: NOT_FOUND (no such node or service),
   // PERMISSION_DENIED (refused), FAILED_PRECONDITION (an empty node name, and
-  // several nodes offer the service), RESOURCE_EXHAUSTED (over the quota),
-  // UNAVAILABLE (no answer). No kLinkUp event.
+  // several nodes offer the service), UNAVAILABLE (no answer). No kLinkUp
+  // event.
   absl::StatusOr<LinkId> Connect(std::string_view node,
                                  std::string_view service,
                                  std::span<const uint8_t> private_data,
@@ -343,6 +345,11 @@ class Context {
   size_t TakeEventsLocked(std::span<Event> events);
   size_t ResumeCoroutines();
   bool Owns(LinkId link) const;  // REQUIRES: the NIC's lock
+  // REQUIRES: the NIC's lock.
+  absl::StatusOr<LinkId> AskForLink(std::string_view node,
+                                    std::string_view service,
+                                    std::span<const uint8_t> private_data,
+                                    uint64_t deadline_ns);
   absl::Status IssueAtomic(const RemoteAperture& to, uint64_t offset,
                            uint8_t operation, uint64_t operand,
                            uint64_t expected, uint64_t* result,

@@ -65,9 +65,11 @@ void ClientCore::Begin(std::optional<LinkId> link) {
 
 void ClientCore::Connect() {
   reconnect_at_ = kNever;
+  const auto link = context_->StartConnect(
+      peer_.empty() ? options_.node : peer_, options_.service, ConnectData());
+  if (!link.ok()) return End(link.status());  // and never could
+  link_ = *link;
   state_ = State::kConnecting;
-  link_ = context_->StartConnect(peer_.empty() ? options_.node : peer_,
-                                 options_.service, ConnectData());
 }
 
 // ------------------------------------------------------------------- events

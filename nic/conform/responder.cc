@@ -434,9 +434,9 @@ Responder::Answer Responder::DoLink(Command command, In& in) {
     const auto node = in.Take(in.U8());
     const auto service = in.Take(in.U8());
     if (!in.ok()) return Bad("arguments are missing");
-    const LinkId link =
-        context->StartConnect(TextOf(node), TextOf(service), {});
-    return {Result::kDone, Out().U32(link.value)};
+    const auto link = context->StartConnect(TextOf(node), TextOf(service), {});
+    if (!link.ok()) return Failed(link.status());
+    return {Result::kDone, Out().U32(link->value)};
   }
   const LinkId link{in.U32()};
   switch (command) {

@@ -169,12 +169,18 @@ void StreamLink::Handle(const proto::StreamMessage& message) {
 bool StreamLink::RunTimers() {
   const uint64_t now_ns = NowNs();
   switch (state_) {
-    case State::kDown:
+    case State::kDown: {
       if (now_ns < retry_ns_) return false;
-      link_ = context_->StartConnect(options_.node, kStreamService, {});
+      const auto link = context_->StartConnect(options_.node, kStreamService, {});
+      if (!link.ok()) {
+        Fail(link.status());
+        return true;
+      }
+      link_ = *link;
       state_ = State::kConnecting;
       give_up_ns_ = now_ns + options_.connect_timeout_ns;
       return true;
+    }
     case State::kConnecting:
     case State::kOpening:
       if (now_ns < give_up_ns_) return false;

@@ -29,7 +29,7 @@ struct Net {
     left = left_nic.CreateContext();
     right = right_nic.CreateContext();
     fuzz::Require(right->Listen("svc").ok(), "a service may be offered");
-    left_link = left->StartConnect("right", "svc", {});
+    left_link = *left->StartConnect("right", "svc", {});
     bool up = false;
     network.RunUntil(
         [&] {

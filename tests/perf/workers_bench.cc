@@ -101,7 +101,7 @@ class World {
     if (!nic.ok()) Die(nic.status());
     pair.nic = *std::move(nic);
     pair.context = pair.nic->CreateContext();
-    const LinkId link = pair.context->StartConnect("workers", "bench", {});
+    const LinkId link = *pair.context->StartConnect("workers", "bench", {});
     for (size_t i = 0;; i = (i + 1) % contexts_.size()) {
       pair.nic->Poll();
       Event event;

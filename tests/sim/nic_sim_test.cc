@@ -244,7 +244,14 @@ TEST(NicSim, NamesAndDataThatFitNoFrameAreRefused) {
   const std::vector<uint8_t> little(35), more(40), most(300);
   EXPECT_TRUE(absl::IsInvalidArgument(
       left->Connect(std::string(200, 'r'), service, more, kSecond).status()));
-  left->StartConnect(std::string(200, 'r'), service, little);
+  // Nor does it matter whether one waits.
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      left->StartConnect(std::string(200, 'r'), service, more).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      left->StartConnect(std::string(256, 'r'), "svc", {}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      left->StartConnect("r", "svc", std::vector<uint8_t>(1025)).status()));
+  ASSERT_TRUE(left->StartConnect(std::string(200, 'r'), service, little).ok());
   bool up = false;
   ASSERT_TRUE(net.RunUntil(
       [&] {
@@ -307,7 +314,7 @@ TEST(NicSim, TheLongestNamesAndConnectionDataFitOneFrame) {
   EXPECT_EQ(right->Listen(service + "s").code(),
             absl::StatusCode::kInvalidArgument);
   const std::vector<uint8_t> data(kMaxPrivateBytes, 0xff);
-  left->StartConnect(to, service, data);
+  ASSERT_TRUE(left->StartConnect(to, service, data).ok());
   bool up = false;
   EXPECT_TRUE(net.RunUntil(
       [&] {
@@ -340,7 +347,7 @@ TEST(NicSim, ConnectErrorsSayWhy) {
   ASSERT_TRUE(on_c->Listen("one").ok());
   const auto outcome = [&](const char* node, const char* service,
                            bool reject) {
-    const LinkId link = left->StartConnect(node, service, {});
+    const LinkId link = *left->StartConnect(node, service, {});
     LinkEnd end = LinkEnd::kNone;
     bool up = false;
     net.RunUntil(

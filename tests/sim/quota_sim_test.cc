@@ -81,16 +81,17 @@ TEST(NicSim, QuotaOfLinks) {
         },
         kSecond);
   };
-  const LinkId first = left->StartConnect("b", "svc", {});
-  EXPECT_NE(left->StartConnect("b", "svc", {}), LinkId{});
-  EXPECT_EQ(left->StartConnect("b", "svc", {}), LinkId{});
+  const LinkId first = *left->StartConnect("b", "svc", {});
+  EXPECT_TRUE(left->StartConnect("b", "svc", {}).ok());
+  EXPECT_EQ(left->StartConnect("b", "svc", {}).status().code(),
+            StatusCode::kResourceExhausted);
   EXPECT_EQ(left->Connect("b", "svc", {}, kSecond).status().code(),
             StatusCode::kResourceExhausted);
   run();
   EXPECT_EQ(up, 2u);
   // The right side is full as well: others' requests find nobody.
   auto more = a.CreateContext();
-  const LinkId waiting = more->StartConnect("b", "svc", {});
+  const LinkId waiting = *more->StartConnect("b", "svc", {});
   run();
   EXPECT_EQ(requests, 2u);
   EXPECT_FALSE(more->IsUp(waiting));
@@ -98,7 +99,7 @@ TEST(NicSim, QuotaOfLinks) {
   run();
   EXPECT_EQ(requests, 3u) << "there is room again, and it still asks";
   EXPECT_TRUE(more->IsUp(waiting));
-  EXPECT_NE(left->StartConnect("b", "svc", {}), LinkId{});
+  EXPECT_TRUE(left->StartConnect("b", "svc", {}).ok());
 }
 
 class QuotaSim : public ::testing::Test {

@@ -34,7 +34,7 @@ struct Pair {
 
   void Connect() {
     ASSERT_TRUE(right->Listen("svc").ok());
-    left_link = left->StartConnect("right", "svc", {});
+    left_link = *left->StartConnect("right", "svc", {});
     bool up = false, accepted = false;
     ASSERT_TRUE(net.RunUntil(
         [&] {

@@ -85,7 +85,7 @@ class Stream {
         payload_bytes_(payload_bytes),
         nic_(net.AddNode(node)),
         context_(nic_.CreateContext()) {
-    link_ = context_->StartConnect("source", "frames", {});
+    link_ = *context_->StartConnect("source", "frames", {});
   }
 
   // ------------------------------------------------------------- at the source

@@ -197,7 +197,7 @@ Costs MeasureCosts(size_t links, size_t tripwires) {
   };
   double before = heap();
   for (size_t i = 0; i < links; ++i) {
-    near[i] = left.StartConnect(ScaleNetwork::NameOf(1), "sim", {});
+    near[i] = *left.StartConnect(ScaleNetwork::NameOf(1), "sim", {});
     network.Wake(0, network.clock().NowNs());
     if (!network.Run(
             accept, [&] { return far.size() > i && left.IsUp(near[i]); },

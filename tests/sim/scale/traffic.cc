@@ -107,7 +107,7 @@ bool Traffic::Connect(const std::vector<std::pair<size_t, size_t>>& pairs) {
     for (size_t i = begin; i < end; ++i) {
       Flow& flow = *flows_[i];
       const auto* index = reinterpret_cast<const uint8_t*>(&flow.index);
-      flow.near = network_.context(flow.from).StartConnect(
+      flow.near = *network_.context(flow.from).StartConnect(
           ScaleNetwork::NameOf(flow.to), "sim", {index, sizeof flow.index});
       flow_of_link_[flow.from][flow.near.value] = flow.index;
       network_.Wake(flow.from, network_.clock().NowNs());

@@ -55,7 +55,7 @@ TEST(Contexts, CannotUseEachOthersLinks) {
   const auto client = nics.client->CreateContext();
   const auto other = nics.client->CreateContext();
   ASSERT_TRUE(server->Listen("svc").ok());
-  const LinkId link = client->StartConnect("server", "svc", {});
+  const LinkId link = *client->StartConnect("server", "svc", {});
   Event event;
   ASSERT_EQ(server->Wait({&event, 1}, In(10 * kSecond)), 1u);
   ASSERT_TRUE(server->Accept(event.link, {}).ok());

@@ -121,7 +121,7 @@ TEST_F(HostileFeeder, AccountsThatMakeNoSenseHarmNothing) {
 
 TEST_F(HostileFeeder, OnlyTheLinkOfTheRingReachesIt) {
   // Another link of the same two contexts.
-  const LinkId other = pair_.left->StartConnect("right", "svc", {});
+  const LinkId other = *pair_.left->StartConnect("right", "svc", {});
   bool up = false;
   ASSERT_TRUE(net_.RunUntil(
       [&] {
