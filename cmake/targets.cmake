@@ -54,7 +54,7 @@ endfunction()
 
 if(TRIPWIRE_PCH)
   target_compile_options(tripwire_options INTERFACE
-    $<BUILD_INTERFACE:SHELL:-Xclang -fno-pch-timestamp>)  # the same each time, for ccache
+    $<BUILD_INTERFACE:-pthread;SHELL:-Xclang -fno-pch-timestamp>)  # as GStreamer's users; the same for ccache
 endif()
 
 # The targets that `cmake --install` exports; the programs' own layers
