@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "nic/port/dpdk_port.h"
 #include "nic/port/eal.h"
+#include "nic/port/interface_address.h"
 #include "nic/port/net_interface.h"
 #include "spdlog/spdlog.h"
 
@@ -114,6 +115,9 @@ absl::StatusOr<std::unique_ptr<Port>> OpenEth(const PortSpec& spec) {
   const uint32_t block = std::max(slot, 65536u);
   const uint32_t count = std::clamp(PacketRingBytes() / slot, 64u, 4096u);
   options.buffer_bytes = slot;
+  auto address = InterfaceAddress::Claim(*interface);
+  if (!address.ok()) return address.status();
+  options.address = *address;
   const std::set<int> before = OpenDescriptors();
   absl::Status made = MakeVdev(
       spec, options.device,
@@ -123,7 +127,12 @@ absl::StatusOr<std::unique_ptr<Port>> OpenEth(const PortSpec& spec) {
   const std::vector<int> sockets =
       NewSockets(before, AF_PACKET, interface->index);
   for (int fd : sockets) {
-    FilterPacketSocket(fd);
+    FilterPacketSocket(fd, (*address)->mac());
+    absl::Status subscribed = (*address)->Subscribe(fd, *interface);
+    if (!subscribed.ok()) {
+      rte_vdev_uninit(options.device.c_str());
+      return subscribed;
+    }
     if (!KeepWritable(fd, count, slot)) {
       spdlog::warn("port {}: may stop while its wire is stuck: {}", spec.text,
                    std::strerror(errno));

@@ -91,6 +91,7 @@ absl::Status DpdkPort::Start() {
   rte_ether_addr mac{};
   rte_eth_macaddr_get(id_, &mac);
   std::memcpy(info_.mac.bytes.data(), mac.addr_bytes, 6);
+  if (options_.address) info_.mac = options_.address->mac();
   info_.name = options_.name;
   info_.max_frame_bytes = options_.max_frame_bytes;
   info_.is_reliable = false;

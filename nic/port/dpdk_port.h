@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "nic/base/fd.h"
+#include "nic/port/interface_address.h"
 #include "nic/port/mbuf_pool.h"
 #include "nic/port/port.h"
 
@@ -29,6 +30,8 @@ struct DpdkPortOptions {
   bool is_vdev = false;         // to be taken off its bus in the end
   bool set_mtu = false;         // tell the device how long frames are
   bool want_interrupt = false;  // wake by receive interrupt, if there is one
+  // Ours, where others use the device too; else the device's.
+  std::shared_ptr<const InterfaceAddress> address;
 };
 
 // One queue pair of a DPDK device: one wire, one path.

@@ -51,6 +51,10 @@ absl::StatusOr<NetInterface> FindNetInterface(const std::string& name) {
     return absl::ErrnoToStatus(errno, absl::StrCat("MTU of ", name));
   }
   interface.mtu = static_cast<uint32_t>(request.ifr_mtu);
+  if (ioctl(probe.get(), SIOCGIFHWADDR, &request) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("address of ", name));
+  }
+  std::memcpy(interface.mac.bytes.data(), request.ifr_hwaddr.sa_data, 6);
   if (ioctl(probe.get(), SIOCGIFFLAGS, &request) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("flags of ", name));
   }
@@ -108,8 +112,18 @@ std::vector<int> NewSockets(const std::set<int>& before, int family,
   return sockets;
 }
 
-bool FilterPacketSocket(int fd) {
+bool FilterPacketSocket(int fd, const MacAddress& mac) {
+  const auto& m = mac.bytes;
+  const uint32_t first = static_cast<uint32_t>(m[0]) << 24 | m[1] << 16 |
+                         m[2] << 8 | m[3];
+  const uint32_t last = static_cast<uint32_t>(m[4]) << 8 | m[5];
   sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 0),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 1, 4, 0),  // a group's
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 0, 6),
+      BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 4),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, last, 0, 4),
       BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12),
       BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, kFirstEtherType, 0, 2),
       BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, kLastEtherType, 1, 0),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "nic/base/mac_address.h"
 
 namespace tripwire {
 
@@ -16,6 +17,7 @@ struct NetInterface {
   std::string name;
   int index = 0;
   uint32_t mtu = 0;
+  MacAddress mac;
 };
 
 // Looks an interface up, and makes sure that it is up and that we may open raw
@@ -30,9 +32,10 @@ std::set<int> OpenDescriptors();
 std::vector<int> NewSockets(const std::set<int>& before, int family,
                             int interface_index);
 
-// Lets only Tripwire's frames into an AF_PACKET socket, and none that this host
-// sends: other traffic can then neither fill its ring nor wake us.
-bool FilterPacketSocket(int fd);
+// Lets only Tripwire's frames for `mac`, or for a group, into an AF_PACKET
+// socket, and none that this host sends: other traffic can then neither fill
+// its ring nor wake us.
+bool FilterPacketSocket(int fd, const MacAddress& mac);
 
 // Makes an AF_PACKET socket writable at any time, though `slots` frames of up
 // to `slot_bytes` are on their way: DPDK's driver waits, for as long as it

@@ -103,6 +103,22 @@ TEST_P(FilesTest, WhatOneClientChangesAnotherSeesAtOnce) {
   }
 }
 
+TEST_P(FilesTest, TwoProgramsShareAnInterface) {
+  if (GetParam() == Wire::kXdp) return;  // takes its queue for itself
+  Share share(GetParam(), 1);
+  share.StartServer();
+  Mount one = share.MountAs(0);
+  Mount other = share.MountAs(0);
+  for (int i = 0; i < 20; ++i) {
+    WriteFile(one / "file", "from one " + std::to_string(i));
+    EXPECT_EQ(ReadFile(other / "file"), "from one " + std::to_string(i));
+    WriteFile(other / "file", "from the other " + std::to_string(i));
+    EXPECT_EQ(ReadFile(one / "file"), "from the other " + std::to_string(i));
+  }
+  EXPECT_EQ(one.Stop(), 0);
+  EXPECT_EQ(ReadFile(other / "file"), "from the other 19");
+}
+
 TEST_P(FilesTest, AnOpenFileShowsWhatOthersWrite) {
   Share share(GetParam());
   share.StartServer();

@@ -16,9 +16,11 @@
 #include <chrono>
 #include <cstdlib>
 #include <future>
+#include <set>
 #include <thread>
 
 #include "nic/base/fd.h"
+#include "nic/port/interface_address.h"
 #include "nic/port/port_spec.h"
 #include "tests/unit/port/frames.h"
 
@@ -170,6 +172,57 @@ TEST(EthPortTest, JumboFramesPass) {
   const std::string text(9000, 'j');
   SendText(*a, b->info().mac, text);
   EXPECT_THAT(ReceiveSome(*b, 1), ElementsAre(text));
+}
+
+// Each has an address of its own, and its frames.
+TEST(EthPortTest, ProgramsShareAnInterface) {
+  if (!MakeVeth()) GTEST_SKIP() << "needs root, to make interfaces";
+  auto interface = FindNetInterface("tw1");
+  ASSERT_TRUE(interface.ok()) << interface.status();
+  auto others = InterfaceAddress::Claim(*interface);  // as another program
+  ASSERT_TRUE(others.ok()) << others.status();
+  EXPECT_EQ((*others)->mac(), interface->mac);
+  auto far = OpenOrFail("eth:tw0");
+  auto ours = OpenOrFail("eth:tw1");
+  ASSERT_TRUE(far && ours);
+  const MacAddress mac = ours->info().mac;
+  EXPECT_NE(mac, interface->mac);
+  SendText(*far, interface->mac, "to the other");
+  SendText(*far, mac, "to us");
+  SendText(*far, MacAddress::Broadcast(), "to all");
+  SendText(*ours, far->info().mac, "from us");
+  EXPECT_THAT(ReceiveSome(*ours, 2), ElementsAre("to us", "to all"));
+  EXPECT_THAT(ReceiveSome(*far, 1), ElementsAre("from us"));
+  // Who is started again has the same address, while the other is there.
+  ours.reset();
+  ours = OpenOrFail("eth:tw1");
+  ASSERT_NE(ours, nullptr);
+  EXPECT_EQ(ours->info().mac, mac);
+  ours.reset();
+  others->reset();
+  ours = OpenOrFail("eth:tw1");
+  ASSERT_NE(ours, nullptr);
+  EXPECT_EQ(ours->info().mac, interface->mac);
+}
+
+TEST(EthPortTest, AnInterfaceHasRoomForSixtyFourPrograms) {
+  if (!MakeVeth()) GTEST_SKIP() << "needs root, to make interfaces";
+  auto interface = FindNetInterface("tw1");
+  ASSERT_TRUE(interface.ok()) << interface.status();
+  std::set<MacAddress> seen;
+  std::vector<std::shared_ptr<const InterfaceAddress>> held;
+  for (;;) {
+    auto address = InterfaceAddress::Claim(*interface);
+    if (!address.ok()) {
+      EXPECT_THAT(address.status().message(), HasSubstr("programs already"));
+      break;
+    }
+    EXPECT_EQ((*address)->mac().bytes[0] & 1, 0);
+    EXPECT_TRUE(seen.insert((*address)->mac()).second);
+    held.push_back(*address);
+    ASSERT_LE(held.size(), 64u);
+  }
+  EXPECT_GE(held.size(), 63u);  // one number may make the interface's own
 }
 
 // What is not ours reaches the kernel but neither fills the port nor wakes it.
