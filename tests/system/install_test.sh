@@ -46,7 +46,8 @@ int main() {
     Aperture aperture = cb->Export(memory, Access::kWrite);
     Tripwire wire = cb->Watch(aperture, 0, 8, Access::kWrite, TripwireMode::kOneShot);
     wire.Arm();
-    const LinkId link = ca->StartConnect("b", "ping", {});
+    const auto link = ca->StartConnect("b", "ping", {});
+    if (!link.ok()) return 5;
     Completion done;
     bool sent = false;
     for (int i = 0; i < 1000000 && wire.count() == 0; ++i) {
@@ -55,9 +56,9 @@ int main() {
         if (!cb->Accept(event.link, {}).ok()) return 3;
       }
       if (ca->Poll({&event, 1}) && event.kind == EventKind::kLinkDown) return 4;
-      if (!sent && ca->IsUp(link)) {
+      if (!sent && ca->IsUp(*link)) {
         const uint8_t hello[8] = {42};
-        sent = ca->Write(ca->Import(link, aperture.name()), 0, hello, &done).ok();
+        sent = ca->Write(ca->Import(*link, aperture.name()), 0, hello, &done).ok();
       }
     }
     if (wire.count() != 1 || memory[0] != 42) return 5;
