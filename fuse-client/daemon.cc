@@ -13,11 +13,10 @@ namespace tripwire::fuse {
 
 MountGuard MountGuard::Fork() {
   TellingPipe pipe = TellingPipe::Make("tw-mount", 32);
-  const pid_t owner = getpid();
   const pid_t child = fork();
   if (child != 0) {
     pipe.read.reset();
-    return MountGuard(child > 0 ? std::move(pipe.write) : UniqueFd(), owner);
+    return MountGuard(child > 0 ? std::move(pipe.write) : UniqueFd());
   }
   // Ends when its owner does, not before: no signal to the group may end it.
   pipe.write.reset();

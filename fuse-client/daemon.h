@@ -22,9 +22,8 @@ class MountGuard {
   void Ended();
 
  private:
-  MountGuard(UniqueFd pipe, pid_t owner) : pipe_(std::move(pipe)), owner_(owner) {}
+  explicit MountGuard(UniqueFd pipe) : pipe_(std::move(pipe)) {}
   UniqueFd pipe_;
-  pid_t owner_;
 };
 
 }  // namespace tripwire::fuse
