@@ -247,10 +247,6 @@ TEST_P(SharedInterfaceTest, TwoProgramsShareAnInterface) {
   EXPECT_EQ(ReadFile(other / "file"), "from the other 19");
 }
 
-std::string WireName(const ::testing::TestParamInfo<Wire>& info) {
-  return std::string(Name(info.param));
-}
-
 INSTANTIATE_TEST_SUITE_P(Over, FilesTest,
                          ::testing::Values(Wire::kMemif, Wire::kEth, Wire::kXdp,
                                            Wire::kFaultyMemif,

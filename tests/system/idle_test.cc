@@ -45,7 +45,7 @@ TEST_P(IdleTest, UnderOnePercentOfACoreEach) {
 
 INSTANTIATE_TEST_SUITE_P(
     Over, IdleTest, ::testing::Values(Wire::kMemif, Wire::kEth, Wire::kXdp),
-    [](const auto& info) { return std::string(Name(info.param)); });
+    WireName);
 
 }  // namespace
 }  // namespace tripwire::systest

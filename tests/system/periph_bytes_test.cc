@@ -26,8 +26,6 @@ using ::testing::MatchesRegex;
 using ::testing::StartsWith;
 
 constexpr double kSeconds = 60;
-// The client for what stays while others look at the device.
-constexpr int kOther = 1;
 
 class PeriphBytesTest : public DeviceTest {
  protected:
@@ -47,7 +45,7 @@ class PeriphBytesTest : public DeviceTest {
   Attached Attach(const Argv& arguments) {
     Argv argv = {"attach", "--log-level", "info"};
     argv.insert(argv.end(), arguments.begin(), arguments.end());
-    Attached attached{server_.Begin(argv, kOther)};
+    Attached attached{server_.Begin(argv)};
     EXPECT_TRUE(Eventually(kSeconds, [&] {
       return attached.terminals() > 0 || !attached.process.Running();
     }));
@@ -120,7 +118,7 @@ TEST_P(PeriphBytesTest, ADeviceThatVanishesComesBackToItsReader) {
   const std::string fifo = server_.Path("fifo");
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
   server_.Start({"fifo=chr:" + fifo});
-  Process reader = server_.Begin({"cat", "server:fifo"}, kOther);
+  Process reader = server_.Begin({"cat", "server:fifo"});
   const auto write = [&](const std::string& text) {
     const UniqueFd fd(::open(fifo.c_str(), O_WRONLY));
     EXPECT_EQ(::write(fd.get(), text.data(), text.size()),

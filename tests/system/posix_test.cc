@@ -34,9 +34,7 @@ TEST_P(PosixTest, TheWholeTablePasses) {
 INSTANTIATE_TEST_SUITE_P(Over, PosixTest,
                          ::testing::Values(Wire::kMemif, Wire::kEth, Wire::kXdp,
                                            Wire::kFaultyEth),
-                         [](const auto& info) {
-                           return std::string(Name(info.param));
-                         });
+                         WireName);
 
 }  // namespace
 }  // namespace tripwire::systest

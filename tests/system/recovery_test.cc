@@ -301,9 +301,7 @@ TEST_P(RecoveryTest, ACutCableComesBackUnderLoad) {
 INSTANTIATE_TEST_SUITE_P(Over, RecoveryTest,
                          ::testing::Values(Wire::kMemif, Wire::kEth, Wire::kXdp,
                                            Wire::kFaultyEth),
-                         [](const auto& info) {
-                           return std::string(Name(info.param));
-                         });
+                         WireName);
 
 }  // namespace
 }  // namespace tripwire::systest

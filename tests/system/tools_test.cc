@@ -102,7 +102,7 @@ TEST_P(ToolsTest, StatShowsEveryProgramAndForgetsTheDead) {
 
 INSTANTIATE_TEST_SUITE_P(
     Over, ToolsTest, ::testing::Values(Wire::kMemif, Wire::kEth, Wire::kXdp),
-    [](const auto& info) { return std::string(Name(info.param)); });
+    WireName);
 
 }  // namespace
 }  // namespace tripwire::systest

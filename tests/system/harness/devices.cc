@@ -64,10 +64,6 @@ Result DeviceServer::RunLine(const std::string& line, int client) const {
   return Execute({"bash", "-c", line}, 60, network_.ClientNode(client));
 }
 
-std::string WireName(const ::testing::TestParamInfo<Wire>& info) {
-  return std::string(Name(info.param));
-}
-
 void ExpectOneLine(const Result& result, const std::string& said) {
   EXPECT_GT(result.exit_code, 0);
   EXPECT_LT(result.exit_code, 126);

@@ -30,8 +30,7 @@ class DeviceServer {
     return temp_.path() + "/" + name;
   }
 
-  // tw-periph with these arguments, as client number `client`. One at a time
-  // for each: on Ethernet a client is an interface, with one address.
+  // tw-periph with these arguments, as client number `client`.
   Argv Command(const Argv& arguments, int client = 0) const;
   Process Begin(const Argv& arguments, int client = 0) const;
   Result Run(const Argv& arguments, double timeout_seconds = 60,
@@ -50,7 +49,6 @@ class DeviceTest : public ::testing::TestWithParam<Wire> {
  protected:
   DeviceServer server_{GetParam(), 2};
 };
-std::string WireName(const ::testing::TestParamInfo<Wire>& info);
 
 // A failure that says so in one line, which has this in it.
 void ExpectOneLine(const Result& result, const std::string& said);

@@ -35,6 +35,10 @@ std::string_view Name(Wire wire) {
   return "?";
 }
 
+std::string WireName(const ::testing::TestParamInfo<Wire>& info) {
+  return std::string(Name(info.param));
+}
+
 Namespace::Namespace() : holder_({"unshare", "--net", "sleep", "infinity"}) {
   const ino_t ours = NetworkInode("/proc/self/ns/net");
   const std::string path = "/proc/" + std::to_string(holder_.pid()) + "/ns/net";

@@ -2,6 +2,8 @@
 #ifndef TRIPWIRE_TESTS_SYSTEM_HARNESS_NETWORK_H_
 #define TRIPWIRE_TESTS_SYSTEM_HARNESS_NETWORK_H_
 
+#include <gtest/gtest.h>
+
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,6 +23,8 @@ enum class Wire {
   kFaultyEth,    // the same over AF_PACKET
 };
 std::string_view Name(Wire wire);
+// For INSTANTIATE_TEST_SUITE_P.
+std::string WireName(const ::testing::TestParamInfo<Wire>& info);
 
 // A network namespace kept alive by a process that sleeps in it; when that is
 // gone, so is the namespace, with all interfaces in it.
