@@ -128,11 +128,6 @@ absl::StatusOr<std::unique_ptr<Port>> OpenEth(const PortSpec& spec) {
       NewSockets(before, AF_PACKET, interface->index);
   for (int fd : sockets) {
     FilterPacketSocket(fd, (*address)->mac());
-    absl::Status subscribed = (*address)->Subscribe(fd, *interface);
-    if (!subscribed.ok()) {
-      rte_vdev_uninit(options.device.c_str());
-      return subscribed;
-    }
     if (!KeepWritable(fd, count, slot)) {
       spdlog::warn("port {}: may stop while its wire is stuck: {}", spec.text,
                    std::strerror(errno));
@@ -140,6 +135,10 @@ absl::StatusOr<std::unique_ptr<Port>> OpenEth(const PortSpec& spec) {
   }
   auto port = OpenVdev(options);
   if (!port.ok()) return port.status();
+  for (int fd : sockets) {
+    absl::Status subscribed = (*address)->Subscribe(fd, *interface);
+    if (!subscribed.ok()) return subscribed;
+  }
   if (!sockets.empty()) {
     absl::Status watched = (*port)->WakeBySockets(sockets);
     if (!watched.ok()) return watched;

@@ -28,11 +28,11 @@ MacAddress AddressOf(const NetInterface& interface, uint8_t number) {
 
 absl::StatusOr<std::shared_ptr<const InterfaceAddress>> InterfaceAddress::Claim(
     const NetInterface& interface) {
+  UniqueFd claim(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!claim) return absl::ErrnoToStatus(errno, "claiming an address");
   for (uint8_t number = 0; number < kPrograms; ++number) {
     const MacAddress mac = AddressOf(interface, number);
     if (number > 0 && mac == interface.mac) continue;
-    UniqueFd claim(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!claim) return absl::ErrnoToStatus(errno, "claiming an address");
     sockaddr_un name{};
     name.sun_family = AF_UNIX;
     // An abstract name begins with a zero octet.
