@@ -24,6 +24,7 @@ class Awaiter;
 class Awaiters;
 class Context;
 class Engine;
+struct Link;
 struct TripwireSpec;
 
 // A local aperture: memory of this process that peers may reach. Destroying it
@@ -60,6 +61,15 @@ struct RemoteAperture {
 // or reorder frames: what comes early is placed, not held. To a peer that does
 // not know such writes they are ordered.
 enum class WriteOrder : uint8_t { kOrdered, kUnordered };
+
+// One write of a list (Context::WriteMany); each field as Write has it.
+struct WriteRequest {
+  RemoteAperture to;
+  uint64_t offset = 0;
+  std::span<const uint8_t> data;
+  Completion* completion = nullptr;
+  WriteOrder order = WriteOrder::kOrdered;
+};
 
 enum class TripwireMode : uint8_t { kOneShot, kPersistent };
 
@@ -239,7 +249,16 @@ class Context {
                      std::span<const uint8_t> data,
                      Completion* completion = nullptr,
                      WriteOrder order = WriteOrder::kOrdered);
-  // The same with data from several places, one after the other: one operation.
+  // The same as a call of Write for each of the list, in its order, to one peer
+  // or to several; but the lock, the way to the port and the telling of the
+  // peers are paid once for many, so that short writes cost a fraction. Stops at
+  // the first that Write would refuse and returns what Write would; `*begun`, if
+  // not null, gets how many were begun: those before it. Nothing came between
+  // the writes of a list: no operation of another thread, no frame received.
+  // The list may be used again when the call returns; the data is as Write says.
+  absl::Status WriteMany(std::span<const WriteRequest> writes,
+                         size_t* begun = nullptr);
+  // A write with data from several places, one after the other: one operation.
   // The list itself is copied.
   absl::Status WriteGather(const RemoteAperture& to, uint64_t offset,
                            std::span<const std::span<const uint8_t>> parts,
@@ -357,6 +376,8 @@ class Context {
   absl::Status CheckOptions(const TripwireOptions& options,
                             const uint8_t* word, TripwireSpec* spec) const;
   absl::StatusOr<Tripwire> Make(const TripwireSpec& spec);
+  // Queues one write of a list. REQUIRES: the NIC's lock.
+  absl::Status BeginWrite(Link* link, const WriteRequest& write);
   // Starts an operation on a link of ours; it says whether the link is open.
   absl::Status Issue(LinkId link, Completion* completion, uint64_t copied_bytes,
                      absl::FunctionRef<bool(Engine&)> operation);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "nic/api/driver.h"
 
-#include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "nic/api/sleep_fds.h"
 #include "nic/base/futex.h"
 
 namespace tripwire {
@@ -29,36 +30,12 @@ constexpr uint32_t kClockTurns = 8;
 constexpr int kAsideTurns = 8;
 // The service thread stays awake this long after it had something to do.
 constexpr uint64_t kServiceLingerNs = 20 * kMicrosecond;
-// Who is woken by a frame, or sees some while it spins, looks so much longer
-// for the next: much data comes in many frames, and is not worth a sleep
+// Who is woken by a frame, or sees some while it spins, looks at most so much
+// longer for the next: much data comes in many frames, and is not worth a sleep
 // between them.
 constexpr uint64_t kLingerNs = 100 * kMicrosecond;
-
-void Signal(const UniqueFd& fd) {
-  const uint64_t one = 1;
-  // An eventfd that is already at its maximum is readable: nothing is lost.
-  [[maybe_unused]] const ssize_t n = write(fd.get(), &one, sizeof one);
-}
-
-void Silence(const UniqueFd& fd) {
-  uint64_t count;
-  [[maybe_unused]] const ssize_t n = read(fd.get(), &count, sizeof count);
-}
-
-// Returns whether `first` is readable.
-bool PollFds(int first, int second, uint64_t timeout_ns) {
-  pollfd fds[2] = {{first, POLLIN, 0}, {second, POLLIN, 0}};
-  timespec timeout;
-  timeout.tv_sec = static_cast<time_t>(timeout_ns / kSecond);
-  timeout.tv_nsec = static_cast<long>(timeout_ns % kSecond);
-  ppoll(fds, 2, timeout_ns == kNever ? nullptr : &timeout, nullptr);
-  return (fds[0].revents & POLLIN) != 0;
-}
-
-uint64_t Until(uint64_t deadline_ns, uint64_t now_ns) {
-  if (deadline_ns == kNever) return kNever;
-  return deadline_ns > now_ns ? deadline_ns - now_ns : 0;
-}
+// What is left of a budget for looking that never pays.
+constexpr double kLeastBudget = 0.05;
 
 }  // namespace
 
@@ -72,6 +49,8 @@ Driver::Driver(Engine& engine, Clock& clock, uint64_t max_spin_ns,
   doorbells_.reset(epoll_create1(EPOLL_CLOEXEC));
   sentinel_kick_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   service_kick_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  watch_timer_ = MakeTimer();
+  sentinel_timer_ = MakeTimer();
   for (const auto& port : engine_.ports()) {
     if (port->wake_fd() < 0) {
       ports_can_wake_ = false;
@@ -85,6 +64,11 @@ Driver::Driver(Engine& engine, Clock& clock, uint64_t max_spin_ns,
   doorbell_ = engine_.ports().size() == 1 && ports_can_wake_
                   ? engine_.ports()[0]->wake_fd()
                   : doorbells_.get();
+  if (doorbell_ != doorbells_.get() && CanWaitPrecisely() &&
+      engine_.ports()[0]->Adopt(sentinel_kick_.get()) &&
+      engine_.ports()[0]->Adopt(sentinel_timer_.get())) {
+    only_port_ = engine_.ports()[0].get();
+  }
 }
 
 Driver::~Driver() { StopService(); }
@@ -168,17 +152,24 @@ void Driver::Notify() {
 
 void Driver::NoteWork() {
   if (sentinel_ == Sentinel::kNone || driving_ > 0) return;
-  if (engine_.NextDeadline() >= sentinel_until_ns_) return;
-  if (sentinel_ == Sentinel::kService) {
-    KickService();
-  } else {
-    KickSentinel();
-  }
+  BringForward();
 }
 
-uint64_t Driver::SpinBudgetNs() {
-  return static_cast<uint64_t>(static_cast<double>(max_spin_ns_) *
-                               std::clamp(2 * spin_success_, 0.05, 1.0));
+// The sentinel must wake for an earlier timer than it knew of.
+void Driver::BringForward() {
+  const uint64_t deadline_ns = engine_.NextDeadline();
+  if (deadline_ns >= sentinel_until_ns_) return;
+  if (sentinel_ == Sentinel::kService) return KickService();
+  // Nearly always what the timer is for comes in time, and it never rings.
+  sentinel_until_ns_ = deadline_ns;
+  sentinel_timed_ = true;
+  SetTimer(sentinel_timer_,
+           std::max<uint64_t>(Until(deadline_ns, clock_.NowNs()), 1));
+}
+
+uint64_t Driver::Budget::of(uint64_t most_ns) const {
+  return static_cast<uint64_t>(static_cast<double>(most_ns) *
+                               std::clamp(2 * success_, kLeastBudget, 1.0));
 }
 
 bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
@@ -197,7 +188,8 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
     done = Block(lock, ready, deadline_ns, takes_watch);
   } else {
     const uint64_t start_ns = clock_.NowNs();
-    done = Spin(lock, ready, start_ns, SpinBudgetNs(), deadline_ns);
+    done =
+        Spin(lock, ready, start_ns, spin_budget_.of(max_spin_ns_), deadline_ns);
     // Whether spinning to the limit would have met it: a budget that only asked
     // whether it was enough itself would never grow again.
     bool spin_pays = done;
@@ -207,7 +199,7 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
       last_drive_ns_.store(end_ns, std::memory_order_relaxed);
       spin_pays = done && end_ns - start_ns <= max_spin_ns_;
     }
-    spin_success_ = 0.9 * spin_success_ + (spin_pays ? 0.1 : 0.0);
+    spin_budget_.Learn(spin_pays);
   }
   --driving_;
   HandOver();
@@ -226,7 +218,8 @@ bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
     last_drive_ns_.store(now_ns, std::memory_order_relaxed);
     if (ready()) return true;
     if (busy && max_spin_ns_ > 0) {
-      end_ns = std::max(end_ns, std::min(now_ns + kLingerNs, deadline_ns));
+      end_ns = std::max(
+          end_ns, std::min(now_ns + linger_budget_.of(kLingerNs), deadline_ns));
     }
     if (now_ns >= end_ns) return false;
     // Short waits are what spinning is for: they hold the lock until somebody
@@ -249,8 +242,7 @@ bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
 void Driver::StepAside() {
   const uint32_t waiting = mutex_.waiting();
   CpuRelax();
-  for (int i = 1; i < kAsideTurns && waiting > 0 &&
-                  mutex_.waiting() >= waiting;
+  for (int i = 1; i < kAsideTurns && waiting > 0 && mutex_.waiting() >= waiting;
        ++i) {
     CpuRelax();
   }
@@ -275,7 +267,10 @@ bool Driver::Block(std::unique_lock<AdaptiveMutex>& lock,
 void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
                              absl::FunctionRef<bool()> ready,
                              uint64_t deadline_ns) {
-  if (ports_rung_) return ServeRungPorts(clock_.NowNs());
+  if (ports_rung_ ||
+      (only_port_ != nullptr && only_port_->Hear({}) == Heard::kSlowWork)) {
+    return ServeRungPorts(clock_.NowNs());
+  }
   if (sentinel_ == Sentinel::kService) KickService();
   sentinel_ = Sentinel::kWaiter;
   engine_.FlushAcks();
@@ -284,6 +279,7 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
     PollOnce(clock_.NowNs());
     return;
   }
+  if (only_port_ != nullptr) engine_.PortsAreHeard();
   Waiter self{ready, true};
   sentinel_waiter_ = &self;
   const uint64_t now_ns = clock_.NowNs();
@@ -291,11 +287,11 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
   if (!ports_can_wake_) {
     sentinel_until_ns_ = std::min(sentinel_until_ns_, now_ns + kBlindPollNs);
   }
+  const uint64_t timeout_ns = Until(sentinel_until_ns_, now_ns);
   ++sleeps_;
   --driving_;
   lock.unlock();
-  const bool rung = PollFds(doorbell_, sentinel_kick_.get(),
-                            Until(sentinel_until_ns_, now_ns));
+  const Woken woken = SleepOnPorts(timeout_ns);
   lock.lock();
   ++driving_;
   sentinel_waiter_ = nullptr;
@@ -305,15 +301,50 @@ void Driver::SleepAsSentinel(std::unique_lock<AdaptiveMutex>& lock,
     sentinel_kicked_ = false;
     Silence(sentinel_kick_);
   }
+  if (std::exchange(sentinel_timed_, false)) SetTimer(sentinel_timer_, 0);
   const uint64_t woken_ns = clock_.NowNs();
   const bool came = PollOnce(woken_ns);
-  if (!rung) return;
-  ports_rung_ = true;
+  const Heard heard = HearPorts(woken);
+  if (heard == Heard::kNothing) return;
+  ports_rung_ |= heard == Heard::kSlowWork;
   // Whoever is woken for a frame should not wait for the ports' slow work.
-  if (!came) ServeRungPorts(woken_ns);
-  if (max_spin_ns_ > 0 && !ready()) {
-    (void)Spin(lock, ready, woken_ns, kLingerNs, deadline_ns);
+  if (ports_rung_ && !came) ServeRungPorts(woken_ns);
+  if (max_spin_ns_ > 0 && !ready()) Linger(lock, ready, woken_ns, deadline_ns);
+}
+
+// A bell was heard, but what this thread waits for has not come. To look on has
+// paid if it brought a frame, or would have, had it been longer: then the next
+// bell comes soon. So a receiver of much data looks on, and one who is woken
+// now and then for a frame that is not his goes back to sleep.
+void Driver::Linger(std::unique_lock<AdaptiveMutex>& lock,
+                    absl::FunctionRef<bool()> ready, uint64_t woken_ns,
+                    uint64_t deadline_ns) {
+  linger_budget_.Learn(linger_paid_ || woken_ns < lingered_ns_ + kLingerNs);
+  const uint64_t frames = engine_.counters().rx_frames;
+  (void)Spin(lock, ready, woken_ns, linger_budget_.of(kLingerNs), deadline_ns);
+  linger_paid_ = engine_.counters().rx_frames != frames;
+  lingered_ns_ = woken_ns;
+}
+
+Driver::Woken Driver::SleepOnPorts(uint64_t timeout_ns) {
+  Woken woken;
+  if (only_port_ == nullptr) {
+    woken.rung = PollFds(doorbell_, sentinel_kick_.get(),
+                         sentinel_timer_.get(), timeout_ns);
+    return woken;
   }
+  const timespec timeout = Timespec(timeout_ns);
+  woken.event_count = epoll_pwait2(
+      doorbell_, woken.events.data(), static_cast<int>(woken.events.size()),
+      timeout_ns == kNever ? nullptr : &timeout, nullptr);
+  return woken;
+}
+
+Heard Driver::HearPorts(const Woken& woken) {
+  if (woken.rung) return Heard::kSlowWork;  // nobody asked what it is about
+  if (woken.event_count <= 0) return Heard::kNothing;
+  return only_port_->Hear(
+      {woken.events.data(), static_cast<size_t>(woken.event_count)});
 }
 
 void Driver::ServeRungPorts(uint64_t now_ns) {
@@ -344,8 +375,7 @@ void Driver::HandOver() {
   if (sentinel_ == Sentinel::kWaiter) {
     // We may have disarmed under the sentinel's feet.
     while (!armed_ && !Arm()) PollOnce(clock_.NowNs());
-    if (engine_.NextDeadline() < sentinel_until_ns_) KickSentinel();
-    return;
+    return BringForward();
   }
   for (Waiter* next : followers_) {
     if (!next->takes_watch) continue;
@@ -355,13 +385,15 @@ void Driver::HandOver() {
     return;
   }
   if (!has_service()) return;
-  // Asleep for long, and on doorbells that are no longer armed: from now on it
-  // is to nap, so that this is paid once for each busy period.
-  const bool deaf = sentinel_ == Sentinel::kService && !armed_;
-  if (deaf || service_nap_ns_ > 2 * kWatchNs) {
+  if (sentinel_ == Sentinel::kService) {
+    if (armed_) return;
+    // Asleep on doorbells that are no longer armed: from now on it is to nap,
+    // so that this is paid once for each busy period.
     sentinel_ = Sentinel::kNone;
-    service_nap_ns_ = kWatchNs;
     KickService();
+  } else if (service_trusts_watch_) {
+    service_trusts_watch_ = false;
+    SetTimer(watch_timer_, kWatchNs);
   }
 }
 
@@ -380,27 +412,28 @@ void Driver::Service() {
 }
 
 void Driver::ServiceNap(std::unique_lock<AdaptiveMutex>& lock) {
-  // The longer somebody else keeps the watch, the longer the nap.
-  service_nap_ns_ = sentinel_ == Sentinel::kWaiter && service_nap_ns_ > 0
-                        ? std::min(service_nap_ns_ * 2, kLongestNapNs)
-                        : kWatchNs;
-  const uint64_t nap_ns = service_nap_ns_;
+  // Who keeps the watch sets the timer when he leaves it to nobody: not to wake
+  // this thread then, but if nobody has come back by the time it is due.
+  service_trusts_watch_ = sentinel_ == Sentinel::kWaiter;
+  const bool is_long = service_trusts_watch_;
   lock.unlock();
   // While somebody drives there is nothing for us to do, and whoever drives
   // should not have to wait for us to say so.
   uint64_t begun_ns;
   do {
     begun_ns = clock_.NowNs();
-    if (PollFds(service_kick_.get(), -1, nap_ns)) {
+    if (PollFds(service_kick_.get(), is_long ? watch_timer_.get() : -1, -1,
+                is_long ? kLongestNapNs : kWatchNs)) {
       Silence(service_kick_);
       break;
     }
-  } while (nap_ns == kWatchNs && LastDriveNs() > begun_ns);
+  } while (!is_long && LastDriveNs() > begun_ns);
+  if (is_long) Silence(watch_timer_);
   lock.lock();
+  service_trusts_watch_ = false;
 }
 
 void Driver::ServiceSleep(std::unique_lock<AdaptiveMutex>& lock) {
-  service_nap_ns_ = 0;
   // Stay awake while there is something to do, and a little longer.
   uint64_t now_ns = clock_.NowNs();
   uint64_t idle_since_ns = now_ns;
@@ -426,7 +459,7 @@ void Driver::ServiceSleep(std::unique_lock<AdaptiveMutex>& lock) {
   ++sleeps_;
   const uint64_t timeout_ns = Until(sentinel_until_ns_, now_ns);
   lock.unlock();
-  const bool rung = PollFds(doorbell_, service_kick_.get(), timeout_ns);
+  const bool rung = PollFds(doorbell_, service_kick_.get(), -1, timeout_ns);
   lock.lock();
   Silence(service_kick_);
   if (sentinel_ == Sentinel::kService) {

@@ -2,6 +2,9 @@
 #ifndef TRIPWIRE_NIC_API_DRIVER_H_
 #define TRIPWIRE_NIC_API_DRIVER_H_
 
+#include <sys/epoll.h>
+
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <list>
@@ -64,13 +67,26 @@ class Driver {
     bool takes_watch;
     std::atomic<uint32_t> woken{0};
   };
+  struct Woken {
+    bool rung = false;
+    std::array<epoll_event, 8> events;  // of only_port_
+    int event_count = 0;
+  };
   enum class Sentinel : uint8_t { kNone, kWaiter, kService };
+  // How long it pays to look before one sleeps, by what looking brought before.
+  class Budget {
+   public:
+    void Learn(bool paid) { success_ = 0.9 * success_ + (paid ? 0.1 : 0.0); }
+    uint64_t of(uint64_t most_ns) const;
+
+   private:
+    double success_ = 1.0;
+  };
 
   bool PollOnce(uint64_t now_ns);
   void WakeReady(bool all);
   bool Arm();
   void Disarm();
-  uint64_t SpinBudgetNs();
   uint64_t LastDriveNs() const {
     return last_drive_ns_.load(std::memory_order_relaxed);
   }
@@ -78,6 +94,9 @@ class Driver {
             absl::FunctionRef<bool()> ready, uint64_t start_ns,
             uint64_t budget_ns, uint64_t deadline_ns);
   void StepAside();
+  void Linger(std::unique_lock<AdaptiveMutex>& lock,
+              absl::FunctionRef<bool()> ready, uint64_t woken_ns,
+              uint64_t deadline_ns);
   bool Block(std::unique_lock<AdaptiveMutex>& lock,
              absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
              bool takes_watch);
@@ -88,8 +107,12 @@ class Driver {
                        bool takes_watch);
   // Leaves driving: somebody must watch the ports if anybody still waits.
   void HandOver();
+  void BringForward();
   // What the ports' descriptors had to say, once there is time for it.
   void ServeRungPorts(uint64_t now_ns);
+  // The sentinel's sleep, without the lock; what woke it is for HearPorts.
+  Woken SleepOnPorts(uint64_t timeout_ns);
+  Heard HearPorts(const Woken& woken);
   void KickSentinel();
   void KickService();
 
@@ -106,14 +129,18 @@ class Driver {
   AdaptiveMutex mutex_;
   UniqueFd doorbells_;      // epoll: all ports
   int doorbell_ = -1;       // that, or the only port's
+  Port* only_port_ = nullptr;  // in whose descriptor sentinel_kick_ is, too
   UniqueFd sentinel_kick_;  // eventfds
+  UniqueFd sentinel_timer_;  // timers that were set while it slept
   UniqueFd service_kick_;
+  UniqueFd watch_timer_;  // for the service thread, when nobody keeps the watch
 
   Sentinel sentinel_ = Sentinel::kNone;
   Waiter* sentinel_waiter_ = nullptr;
   uint64_t sentinel_until_ns_ = kNever;
   bool armed_ = false;
   bool sentinel_kicked_ = false;  // sentinel_kick_ is readable
+  bool sentinel_timed_ = false;   // sentinel_timer_ is set
   bool ports_rung_ = false;       // a doorbell was heard, and no port asked why
   std::list<Waiter*> followers_;
   uint32_t driving_ = 0;        // threads in WaitUntil that are not blocked
@@ -121,12 +148,14 @@ class Driver {
   // number.
   std::atomic<uint64_t> last_drive_ns_{0};
   uint64_t seen_news_ = 0;
-  double spin_success_ = 1.0;
+  Budget spin_budget_, linger_budget_;
+  bool linger_paid_ = true;  // the last time
+  uint64_t lingered_ns_ = 0;
   uint64_t sleeps_ = 0;
 
   std::thread service_;
   bool stopping_ = false;
-  uint64_t service_nap_ns_ = 0;  // the service thread naps so long; 0: not
+  bool service_trusts_watch_ = false;  // it naps until watch_timer_ wakes it
 };
 
 }  // namespace tripwire

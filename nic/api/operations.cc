@@ -9,7 +9,20 @@
 namespace tripwire {
 namespace {
 
+// Of a list, so many leave at once: the peer takes the first while the others
+// are prepared.
+constexpr size_t kSentTogether = 32;
+
 absl::Status Down() { return absl::UnavailableError("the link is down"); }
+
+absl::Status Exhausted() {
+  return absl::ResourceExhaustedError(
+      "the context's operations under way are as much as it may have");
+}
+
+absl::Status Beyond() {
+  return absl::OutOfRangeError("write beyond the peer's aperture");
+}
 
 bool InRange(uint64_t size, uint64_t offset, uint64_t length) {
   size = std::min(size, Le48::kMax);  // what a frame can name
@@ -31,8 +44,7 @@ absl::Status Context::Issue(LinkId link, Completion* completion,
   auto lock = impl_.Lock();
   if (!Owns(link)) return Down();
   if (!impl_.engine().MayQueue(id_, copied_bytes)) {
-    return absl::ResourceExhaustedError(
-        "the context's operations under way are as much as it may have");
+    return Exhausted();
   }
   if (completion != nullptr) {
     completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
@@ -46,7 +58,7 @@ absl::Status Context::Write(const RemoteAperture& to, uint64_t offset,
                             std::span<const uint8_t> data,
                             Completion* completion, WriteOrder order) {
   if (!InRange(to.name.length_bytes, offset, data.size())) {
-    return absl::OutOfRangeError("write beyond the peer's aperture");
+    return Beyond();
   }
   if (completion == nullptr && order == WriteOrder::kOrdered) {
     auto lock = impl_.Lock();
@@ -62,12 +74,63 @@ absl::Status Context::Write(const RemoteAperture& to, uint64_t offset,
   });
 }
 
+absl::Status Context::WriteMany(std::span<const WriteRequest> writes,
+                                size_t* begun) {
+  absl::Status status;
+  size_t count = 0;
+  {
+    auto lock = impl_.Lock();
+    Engine& engine = impl_.engine();
+    Link* link = nullptr;
+    size_t queued = 0;  // on it, and not sent
+    for (; count < writes.size(); ++count) {
+      const WriteRequest& write = writes[count];
+      if (link == nullptr || link->id != write.to.link) {
+        if (queued > 0) engine.Send(*link);
+        queued = 0;
+        link = engine.FindLink(write.to.link);
+      }
+      status = BeginWrite(link, write);
+      if (!status.ok()) break;
+      if (++queued < kSentTogether) continue;
+      engine.Send(*link);
+      queued = 0;
+    }
+    if (queued > 0) engine.Send(*link);
+    impl_.driver().NoteWork();
+  }
+  if (begun != nullptr) *begun = count;
+  return status;
+}
+
+// Queues it on the link that it names (null: there is none).
+absl::Status Context::BeginWrite(Link* link, const WriteRequest& write) {
+  Engine& engine = impl_.engine();
+  if (!InRange(write.to.name.length_bytes, write.offset, write.data.size())) {
+    return Beyond();
+  }
+  if (link == nullptr || link->context != id_ ||
+      link->state != LinkState::kOpen) {
+    return Down();
+  }
+  Completion* const completion = write.completion;
+  if (!engine.MayQueue(id_, completion == nullptr ? write.data.size() : 0)) {
+    return Exhausted();
+  }
+  if (completion != nullptr) {
+    completion->status.store(OpStatus::kPending, std::memory_order_relaxed);
+  }
+  engine.QueueWrite(*link, write.to.name, write.offset, write.data, completion,
+                    {.is_unordered = write.order == WriteOrder::kUnordered});
+  return absl::OkStatus();
+}
+
 absl::Status Context::WriteGather(
     const RemoteAperture& to, uint64_t offset,
     std::span<const std::span<const uint8_t>> parts, Completion* completion,
     WriteOrder order) {
   if (!InRange(to.name.length_bytes, offset, TotalBytes(parts))) {
-    return absl::OutOfRangeError("write beyond the peer's aperture");
+    return Beyond();
   }
   const uint64_t copied = completion == nullptr ? TotalBytes(parts) : 0;
   return Issue(to.link, completion, copied, [&](Engine& engine) {
@@ -136,9 +199,8 @@ absl::Status Context::CompareAndSwap(const RemoteAperture& to, uint64_t offset,
 }
 
 absl::Status Context::Flush(LinkId link, Completion* completion) {
-  return Issue(link, completion, 0, [&](Engine& engine) {
-    return engine.Flush(link, completion);
-  });
+  return Issue(link, completion, 0,
+               [&](Engine& engine) { return engine.Flush(link, completion); });
 }
 
 absl::Status Context::SendMessage(LinkId link,

@@ -172,6 +172,10 @@ struct ServerOptions {
   uint32_t workers = 4;             // threads that may run handlers at once
   // How long a lost client may return.
   uint64_t session_timeout_ns = 60 * kSecond;
+  // How long after a call it is still first to be woken by frames (PortWatch).
+  // For programs of which other threads wait for frames, too: else who keeps
+  // the watch, though the frames are others', is woken for each.
+  uint64_t watch_ns = kNever;
 };
 
 // What a server's threads did; see docs/communication.md.

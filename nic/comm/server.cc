@@ -122,10 +122,20 @@ class ThreadedServer final : public Server {
     const uint64_t took_ns = clock_.NowNs() - start_ns;
     lock.lock();
     running_ -= is_call;
+    if (!is_call) return;
     // One handler that waited for a disk says nothing about the next.
     const double counted_ns =
         static_cast<double>(std::min(took_ns, kWatchNs));
-    if (is_call) average_ns_ += (counted_ns - average_ns_) / 16;
+    average_ns_ += (counted_ns - average_ns_) / 16;
+    if (core_->options().watch_ns != kNever) called_ns_ = NicNowNs();
+  }
+
+  uint64_t NicNowNs() const { return core_->context().nic().clock().NowNs(); }
+
+  // Until when it is first to be woken by frames. REQUIRES: the lock.
+  uint64_t WatchUntilNs() const {
+    const uint64_t watch_ns = core_->options().watch_ns;
+    return watch_ns < kNever - called_ns_ ? called_ns_ + watch_ns : kNever;
   }
 
   // Before running a job: sees to it that somebody looks after the NIC, and the
@@ -146,10 +156,15 @@ class ThreadedServer final : public Server {
 
   void Lead(Lock& lock) {
     leading_ = true;
+    const uint64_t watch_until_ns = WatchUntilNs();
+    const bool watches =
+        watch_until_ns == kNever || NicNowNs() < watch_until_ns;
     lock.unlock();
     Event events[64];
-    const size_t count =
-        core_->context().Wait(events, core_->NextDeadlineNs());
+    const size_t count = core_->context().Wait(
+        events,
+        std::min(core_->NextDeadlineNs(), watches ? watch_until_ns : kNever),
+        watches ? PortWatch::kTake : PortWatch::kLeave);
     core_->Handle({events, count});
     lock.lock();
     leading_ = false;
@@ -198,6 +213,7 @@ class ThreadedServer final : public Server {
   const UniqueFd timer_;
   const uint32_t workers_;
   SystemClock clock_;  // of the threads; the NIC may have another
+  uint64_t called_ns_ = 0;  // a call ended, on the NIC's clock
 
   mutable std::mutex mutex_;
   std::condition_variable rest_;  // where followers beyond the standby sleep

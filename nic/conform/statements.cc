@@ -14,6 +14,7 @@ struct Undecidable {
 constexpr Undecidable kUndecidable[] = {
     {"W14", "needs a medium whose sender can change a frame after sending it"},
     {"M50", "is between a program and its own NIC"},
+    {"M51", "is between a program and its own NIC"},
 };
 
 }  // namespace

@@ -303,6 +303,23 @@ void FromTheNic(Test& t) {
           "the reset does not repeat the names");
 }
 
+// The answer to `question` of somebody called `node` who has what it asks for.
+void Announce(Test& t, const Body& question, std::string_view node,
+              const MacAddress& from) {
+  Packet packet;
+  packet.type = type::kAnnounce;
+  packet.source = from;
+  packet.payload =
+      BodyWriter()
+          .String(field::kAnnounceNode, node)
+          .String(field::kAnnounceServices,
+                  question.String(field::kDiscoverService))
+          .Fixed32(
+              field::kAnnounceToken,
+              static_cast<uint32_t>(question.Number(field::kDiscoverToken)));
+  t.wire.Send(packet);
+}
+
 void AcceptWithoutChecksum(Test& t) {
   t.context();
   Peer& peer = t.NewPeer();
@@ -312,14 +329,7 @@ void AcceptWithoutChecksum(Test& t) {
     Body question;
     if (p.type == type::kDiscover && ParseBody(p.payload, &question) &&
         question.String(field::kDiscoverService) == "w77") {
-      t.wire.SendControl(
-          type::kAnnounce,
-          BodyWriter()
-              .String(field::kAnnounceNode, std::string_view("w77"))
-              .String(field::kAnnounceServices, std::string_view("w77"))
-              .Fixed32(field::kAnnounceToken,
-                       static_cast<uint32_t>(
-                           question.Number(field::kDiscoverToken))));
+      Announce(t, question, "w77", t.wire.mac());
     }
   };
   const uint32_t link = t.nic.StartConnect(t.context(), "w77", "w77");
@@ -346,6 +356,40 @@ void AcceptWithoutChecksum(Test& t) {
                      peer.nic_epoch());
   t.Check(t.AwaitEvent(kToldUp).has_value(), "W77",
           "an accept with the checksum was not taken");
+}
+
+// The node that was found is gone from where it was found.
+void LooksAgain(Test& t) {
+  t.context();
+  const MacAddress nobody = {{0x02, 0x99, 1, 2, 3, 4}};
+  int questions = 0, connects = 0, early = 0;
+  t.wire.on_control = [&](const Packet& p) {
+    if (p.type == type::kConnect) {
+      ++connects;
+      if (questions < 2) ++early;
+    }
+    Body question;
+    if (p.type != type::kDiscover || !ParseBody(p.payload, &question) ||
+        question.String(field::kDiscoverService) != "w81") {
+      return;
+    }
+    const std::string node = question.String(field::kDiscoverNode);
+    if (node.empty()) Announce(t, question, "w81", nobody);
+    if (node != "w81") return;
+    // First somebody else says that he is here.
+    const bool other = ++questions == 1;
+    Announce(t, question, other ? "not-w81" : "w81", t.wire.mac());
+  };
+  const uint32_t link = t.nic.StartConnect(t.context(), "", "w81");
+  t.wire.Until([&] { return connects > 0; }, 2 * kAnswerNs);
+  t.wire.on_control = nullptr;
+  t.nic.Close(t.context(), link);
+  t.Need(questions > 0, "W81",
+         "a node that does not answer connects is not looked for again");
+  t.Check(early == 0, "W81",
+          "a node of another name was asked in place of the one chosen");
+  t.Check(connects > 0, "W81",
+          "the node was found elsewhere, and not asked there");
 }
 
 void Features(Test& t) {
@@ -419,6 +463,7 @@ std::vector<TestCase> HandshakeTests() {
        Tier::kFunctional,
        {"W77"},
        AcceptWithoutChecksum},
+      {"handshake.looks-again", Tier::kFunctional, {"W81"}, LooksAgain},
       {"handshake.features", Tier::kFull, {"W80"}, Features},
       {"handshake.flood", Tier::kFull, {"W75", "M30"}, Flood},
   };

@@ -11,8 +11,14 @@ namespace {
 
 constexpr uint64_t kFirstRepeatNs = 20 * kMillisecond;
 constexpr uint64_t kLongestRepeatNs = 500 * kMillisecond;
-// Without a node name: how long others may answer before the first is taken.
+// Without a node name: how long others may answer before the first is taken;
+// and the chosen address, before another of the node's takes its place.
 constexpr uint64_t kChooseAfterNs = 20 * kMillisecond;
+// So many CONNECTs without an answer, and the address is in doubt. Three are
+// rarely lost in a row (at 5 % loss one time in a thousand, either way); an
+// application that takes its time to accept costs a question besides each of
+// the next, and nothing else.
+constexpr int kDoubtAfter = 3;
 // A node that answered without the service may have another NIC that offers it.
 constexpr uint64_t kNoServiceAfterNs = 500 * kMillisecond;
 constexpr size_t kMaxRequestsWaiting = 4096;
@@ -45,9 +51,18 @@ LinkId Connections::Start(uint32_t context, const std::string& node,
   return link.id;
 }
 
+void Connections::AddCandidate(Attempt& attempt, const Announcement& heard) {
+  const bool known =
+      std::any_of(attempt.candidates.begin(), attempt.candidates.end(),
+                  [&](const Announcement& a) { return a.mac == heard.mac; });
+  if (!known && attempt.candidates.size() < kMaxCandidates) {
+    attempt.candidates.push_back(heard);
+  }
+}
+
 void Connections::OnAnnouncement(const Announcement& heard) {
   for (auto& [id, attempt] : attempts_) {
-    if (attempt.token != heard.token || attempt.chosen) continue;
+    if (attempt.token != heard.token) continue;
     if (!attempt.node.empty() && attempt.node != heard.node) continue;
     Link* link = engine_.FindLink(id);
     const uint64_t now_ns = engine_.clock().NowNs();
@@ -57,12 +72,11 @@ void Connections::OnAnnouncement(const Announcement& heard) {
       attempt.node_heard = true;
       continue;
     }
-    const bool known = std::any_of(
-        attempt.candidates.begin(), attempt.candidates.end(),
-        [&](const Announcement& a) { return a.mac == heard.mac; });
-    if (!known && attempt.candidates.size() < kMaxCandidates) {
-      attempt.candidates.push_back(heard);
+    if (attempt.chosen) {
+      HearAgain(*link, attempt, heard, now_ns);
+      continue;
     }
+    AddCandidate(attempt, heard);
     if (!attempt.node.empty()) {
       attempt.choose_at = 0;
     } else if (attempt.choose_at == kNever) {
@@ -72,12 +86,30 @@ void Connections::OnAnnouncement(const Announcement& heard) {
   }
 }
 
+void Connections::HearAgain(Link& link, Attempt& attempt,
+                            const Announcement& heard, uint64_t now_ns) {
+  if (attempt.unanswered < kDoubtAfter) return;
+  if (heard.mac == link.remote_mac) {
+    // It is there: the application takes its time.
+    attempt.unanswered = 0;
+    attempt.candidates.clear();
+    attempt.choose_at = kNever;
+    link.port = heard.port;
+    link.path = heard.path;
+    return;
+  }
+  AddCandidate(attempt, heard);
+  if (attempt.choose_at == kNever) attempt.choose_at = now_ns + kChooseAfterNs;
+  engine_.WakeControl();
+}
+
 bool Connections::WantsChecksum(const PortInfo& port) const {
   return engine_.options().checksum && !port.is_reliable;
 }
 
 void Connections::Choose(Link& link, Attempt& attempt) {
-  const Announcement& chosen = attempt.candidates.front();
+  const Announcement chosen = attempt.candidates.front();
+  attempt.candidates.clear();
   const PortInfo& port = engine_.ports()[chosen.port]->info();
   link.node = chosen.node;
   link.port = chosen.port;
@@ -93,7 +125,10 @@ void Connections::Choose(Link& link, Attempt& attempt) {
   connect.set_checksum(WantsChecksum(port));
   connect.set_features(engine_.options().features);
   attempt.connect = connect.SerializeAsString();
+  attempt.node = chosen.node;
   attempt.chosen = true;
+  attempt.unanswered = 0;
+  attempt.choose_at = kNever;
   attempt.interval_ns = kFirstRepeatNs;
   attempt.next_ns = 0;
 }
@@ -105,7 +140,7 @@ bool Connections::Step(LinkId id, Attempt& attempt, uint64_t now_ns) {
     engine_.EndLink(*link, why);
     return false;
   };
-  if (!attempt.chosen && now_ns >= attempt.choose_at) {
+  if (now_ns >= attempt.choose_at) {
     const bool ambiguous =
         attempt.node.empty() &&
         std::any_of(attempt.candidates.begin(), attempt.candidates.end(),
@@ -121,10 +156,13 @@ bool Connections::Step(LinkId id, Attempt& attempt, uint64_t now_ns) {
   }
   if (now_ns >= attempt.deadline_ns) return end(LinkEnd::kTimedOut);
   if (now_ns < attempt.next_ns) return true;
+  const bool in_doubt = attempt.unanswered == kDoubtAfter;
   if (attempt.chosen) {
     engine_.SendControl(link->port, link->path, link->remote_mac,
                         wire::kConnect, 0, 0, AsBytes(attempt.connect));
-  } else {
+    if (!in_doubt) ++attempt.unanswered;
+  }
+  if (!attempt.chosen || in_doubt) {
     discovery_.Ask(attempt.node, link->service, attempt.token);
   }
   attempt.next_ns = now_ns + attempt.interval_ns;
@@ -143,8 +181,8 @@ uint64_t Connections::OnTime(uint64_t now_ns) {
       continue;
     }
     const Attempt& attempt = it->second;
-    next_ns = std::min({next_ns, attempt.next_ns, attempt.deadline_ns});
-    if (!attempt.chosen) next_ns = std::min(next_ns, attempt.choose_at);
+    next_ns = std::min(
+        {next_ns, attempt.next_ns, attempt.deadline_ns, attempt.choose_at});
     ++it;
   }
   return next_ns;
@@ -248,13 +286,14 @@ bool Connections::OnAccept(size_t port, PathId path,
     return false;
   }
   Link* link = engine_.FindLink(LinkId{view.header->link.get()});
-  if (link == nullptr || link->epoch != view.header->epoch.get()) {
-    // An attempt given up: the responder should not keep its half.
+  if (link == nullptr || link->epoch != view.header->epoch.get() ||
+      link->remote_mac != view.source()) {
+    // An attempt given up, here or at that address: the responder should not
+    // keep its half.
     engine_.SendReset(port, path, view.source(), 0, 0,
                       view.header->link.get(), view.header->epoch.get());
     return true;
   }
-  if (link->remote_mac != view.source()) return true;
   const PortInfo& info = engine_.ports()[port]->info();
   // Only both sides together may do without checksums.
   if (WantsChecksum(info) && !accept.checksum()) return false;

@@ -18,10 +18,13 @@ namespace tripwire {
 // Link set-up. The initiator finds the node by name, then repeats CONNECT until
 // it is answered or its deadline passes; the responder answers repetitions of
 // one attempt with the same ACCEPT. Its repetitions make the initiator the only
-// side with a timer.
+// side with a timer. A node that stays silent may have got another NIC since it
+// was found: then it is asked for again, besides.
 //
-// Invariant: one attempt, named by (initiator's MAC, link, epoch), makes at most
-// one link here.
+// Invariants:
+//  1. One attempt, named by (initiator's MAC, link, epoch), makes at most one
+//     link here.
+//  2. Once an attempt has chosen a node, it is that node or none.
 class Connections {
  public:
   Connections(Engine& engine, Discovery& discovery)
@@ -44,7 +47,7 @@ class Connections {
 
  private:
   struct Attempt {
-    std::string node;  // as asked for
+    std::string node;  // as asked for, or of the one chosen
     uint32_t token = 0;
     bool node_heard = false;  // the node answered, without the service
     uint64_t node_heard_ns = 0;
@@ -52,6 +55,7 @@ class Connections {
     uint64_t choose_at = kNever;
     bool chosen = false;
     std::string connect;      // the serialised CONNECT
+    int unanswered = 0;       // of those sent since the address was last heard
     uint64_t interval_ns = 0;
     uint64_t next_ns = 0;
     uint64_t deadline_ns = 0;
@@ -65,6 +69,10 @@ class Connections {
   // Runs one attempt's timers; false when the attempt ended.
   bool Step(LinkId id, Attempt& attempt, uint64_t now_ns);
   void Choose(Link& link, Attempt& attempt);
+  // The chosen node answered a question again, from wherever it is now.
+  void HearAgain(Link& link, Attempt& attempt, const Announcement& heard,
+                 uint64_t now_ns);
+  static void AddCandidate(Attempt& attempt, const Announcement& heard);
   bool WantsChecksum(const PortInfo& port) const;
 
   Engine& engine_;

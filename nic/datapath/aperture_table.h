@@ -23,6 +23,10 @@ struct ApertureEntry {
   std::optional<LinkId> only;  // the one link it is granted to, if restricted
   std::unique_ptr<TripwireIndex> tripwires;  // null until one is set: costs nothing
   uint64_t accesses = 0, bytes = 0;  // by peers, since it was exported
+
+  bool Holds(uint64_t offset, uint64_t length) const {
+    return offset <= length_bytes && length <= length_bytes - offset;
+  }
 };
 
 // The apertures of one context. A handle is an index here; the generation makes

@@ -102,6 +102,40 @@ const uint8_t* Engine::SourceOf(const SendOp& op, uint64_t offset,
   return only;
 }
 
+// The usual frame: of a write whose data lies in one piece, on a link without
+// checksums.
+void Engine::BuildPlainWrite(const Link& link, const SendOp& op,
+                             uint64_t sequence, uint32_t acknowledged,
+                             uint64_t offset, uint32_t length,
+                             bool ack_requested, Frame& frame) const {
+  uint8_t* const out = frame.data;
+  auto flags = static_cast<uint16_t>(op.hops << wire::kHopsShift);
+  if (ack_requested) flags |= wire::kAckRequested;
+  if (offset + length == op.length) flags |= wire::kLast;
+  if (op.is_unordered && link.first_op >= op.fence) flags |= wire::kUnordered;
+  FillHeaders(link, wire::kWrite, flags, sequence, acknowledged, out);
+  FillBody(op, wire::kWrite, op.status, offset, out + wire::kHeaderBytes);
+  constexpr auto kBody = static_cast<uint32_t>(sizeof(wire::WritePayload));
+  auto* header = reinterpret_cast<wire::FrameHeader*>(
+      out + sizeof(wire::EthernetHeader));
+  header->length = static_cast<uint16_t>(kBody + length);
+  frame.length_bytes = static_cast<uint32_t>(wire::kHeaderBytes) + kBody;
+  frame.tail_bytes = 0;
+  if (length >= kGatherBytes && link.gathers) {
+    // Only the owner's own data, which does not change: words may tear.
+    frame.tail = op.Data() + offset;
+    frame.tail_bytes = length;
+    return;
+  }
+  if (length > 0) {
+    std::memcpy(out + frame.length_bytes, op.Data() + offset, length);
+  }
+  frame.length_bytes += length;
+  if (frame.length_bytes < wire::kMinFrameBytes) {
+    frame.length_bytes = wire::Seal(out, kBody + length, false);
+  }
+}
+
 void Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
                         uint32_t acknowledged, uint64_t offset,
                         uint32_t length, bool ack_requested, Frame& frame) {
@@ -141,7 +175,7 @@ void Engine::BuildFrame(Link& link, SendOp& op, uint64_t sequence,
     FetchFromShared(payload + bytes, source, length);
     bytes += length;
   } else if (CarriesData(type) && length >= kGatherBytes && source != nullptr &&
-             !link.checksum && ports_[link.port]->info().gathers) {
+             link.gathers) {
     // Only the owner's own data, which does not change: words may tear.
     auto* header = reinterpret_cast<wire::FrameHeader*>(
         out + sizeof(wire::EthernetHeader));

@@ -35,6 +35,40 @@ void FetchData(const Frame& frame) {
   }
 }
 
+// The next frame of its link, which acknowledges all that this side has sent.
+bool IsNext(const Link& link, const wire::FrameView& view) {
+  return view.sequence() == static_cast<uint32_t>(link.expected) &&
+         view.header->acknowledged.get() ==
+             static_cast<uint32_t>(link.next_sequence);
+}
+
+// The usual write: such a frame, with nothing held, owed or waiting to be sent.
+// It skips the questions whose answers that gives.
+bool IsPlainWrite(const Link& link, const wire::FrameView& view) {
+  return view.type() == wire::kWrite && IsNext(link, view) &&
+         link.refusals.empty() && link.early_count == 0 &&
+         link.pending.barrier == 0 && link.received_count == 0 &&
+         link.lost_count == 0 &&
+         link.cursor_op == link.first_op + link.ops.size();
+}
+
+// Of what is not acknowledged, which must be little.
+bool NoneSentAgain(const Link& link) {
+  if (link.next_sequence - link.acked > kFewUnacknowledged) return false;
+  for (uint64_t s = link.acked; s < link.next_sequence; ++s) {
+    if (link.Sent(s).retransmitted) return false;
+  }
+  return true;
+}
+
+// Whether of what NoteReceived does the count is all that is left to do.
+bool OnlyCounts(const Link& link) {
+  return link.ack_delayed && link.ack_at != kNever &&
+         (link.ready ||
+          (!link.ack_now && !link.ack_requested &&
+           link.unacknowledged + 1 < kAckEveryFrames));
+}
+
 }  // namespace
 
 // What frames will touch comes into the cache while those before them are
@@ -51,48 +85,55 @@ void Engine::LookAhead(size_t begin, size_t received) {
   }
   for (size_t i = begin; i < end; ++i) {
     rx_views_[i].Parse(rx_burst_[i]);
-    LookUp(rx_views_[i]);
+    LookUp(rx_views_[i], i > 0 ? &rx_views_[i - 1] : nullptr);
   }
   for (size_t i = begin; i < end; ++i) {
-    const Received& ahead = rx_views_[i];
-    if (ahead.memory != nullptr) __builtin_prefetch(ahead.memory, 1);
-    if (ahead.watches == nullptr) continue;
-    const void* slot = ahead.watches->SlotAt(ahead.last);
-    if (slot != nullptr) __builtin_prefetch(slot);
+    Received& ahead = rx_views_[i];
+    if (ahead.aperture == nullptr) continue;
+    __builtin_prefetch(ahead.memory, 1);
+    ahead.FindSlot();
+    if (ahead.slot != nullptr) __builtin_prefetch(ahead.slot);
   }
   if (begin < kKnown) return;
   const size_t known_end = std::min(begin - kKnown + kGroup, received);
   for (size_t i = begin - kKnown; i < known_end; ++i) {
-    const Received& ahead = rx_views_[i];
-    if (ahead.watches == nullptr) continue;
-    const uint32_t id = ahead.watches->Peek(ahead.last);
-    if (id < tripwires_.size()) __builtin_prefetch(&tripwires_[id], 1);
+    const ShortWatches::Watch* slot = rx_views_[i].slot;
+    if (slot == nullptr || slot->length == 0 || slot->IsSeveral()) continue;
+    __builtin_prefetch(&tripwires_[slot->id], 1);
   }
 }
 
 // Where the frame will write, if it may, and who may watch there. This stays
 // true to the end of the burst: only the program exports, revokes, watches and
 // unwatches, and it waits for us.
-void Engine::LookUp(Received& ahead) {
+//
+// Of frames that repeat each other only what differs is looked at.
+void Engine::LookUp(Received& ahead, const Received* before) {
   const wire::FrameView& view = ahead.view;
   if (ahead.result != wire::ParseResult::kOk || view.type() != wire::kWrite)
     return;
-  const Link* link = FindLink(LinkId{view.header->link.get()});
-  if (link == nullptr) return;
   const auto& body = view.body<wire::WritePayload>();
+  const uint64_t offset = body.offset.get();
   const uint64_t length = view.data<wire::WritePayload>().size();
   ApertureEntry* aperture = nullptr;
-  if (length == 0 ||
+  if (before != nullptr && before->aperture != nullptr &&
+      ahead.HasHeadOf(*before)) {
+    ahead.repeats = true;
+    if (ahead.HasTargetOf(*before)) aperture = before->aperture;
+  }
+  if (length == 0) return;
+  if (aperture != nullptr) {
+    if (!aperture->Holds(offset, length)) return;
+    return ahead.WritesTo(aperture, offset, length);
+  }
+  const Link* link = FindLink(LinkId{view.header->link.get()});
+  if (link == nullptr ||
       contexts_[link->context]->apertures.Check(
           link->id, body.handle.get(), body.generation.get(), Access::kWrite,
-          body.offset.get(), length, &aperture) != OpStatus::kOk) {
+          offset, length, &aperture) != OpStatus::kOk) {
     return;
   }
-  ahead.aperture = aperture;
-  ahead.memory = aperture->base + body.offset.get();
-  if (aperture->tripwires == nullptr) return;
-  ahead.watches = aperture->tripwires.get();
-  ahead.last = body.offset.get() + length - 1;
+  ahead.WritesTo(aperture, offset, length);
 }
 
 bool Engine::ReceiveBursts() {
@@ -104,12 +145,12 @@ bool Engine::ReceiveBursts() {
     TakeBurst(port, received);
   }
   // A busy engine is not woken by its ports, so it looks now and then.
-  if (busy) service_at_ = std::min(service_at_, now_ns_ + kServiceNs);
+  if (busy) look_at_ = std::min(look_at_, now_ns_ + kServiceNs);
   return busy;
 }
 
 void Engine::ServePorts() {
-  service_at_ = kNever;
+  service_at_ = look_at_ = kNever;
   for (size_t port = 0; port < ports_.size(); ++port) {
     service_at_ = std::min(service_at_, ports_[port]->Service(now_ns_));
     const uint64_t rejoins = ports_[port]->counters().rejoins;
@@ -119,7 +160,20 @@ void Engine::ServePorts() {
   }
 }
 
+// Of a write that repeats the one taken before it, little is left to ask.
+void Engine::TakeFrame(size_t port, Frame& frame, Received& received) {
+  if (plain_ != nullptr && received.repeats &&
+      IsNext(*plain_, received.view)) {
+    plain_->path = frame.path;
+    TakePlainWrite(*plain_, received);
+  } else {
+    plain_ = nullptr;
+    OnFrame(port, frame, received);
+  }
+}
+
 void Engine::TakeBurst(size_t port, size_t received) {
+  plain_ = nullptr;
   const bool is_long = received >= kLookAheadFrames;
   const size_t ahead = is_long ? kAhead : 0;
   size_t kept = 0;
@@ -132,7 +186,7 @@ void Engine::TakeBurst(size_t port, size_t received) {
     bytes += frame.length_bytes;
     if (i + 1 < received) FetchData(rx_burst_[i + 1]);
     if (!is_long) rx_views_[i].Parse(frame);
-    OnFrame(port, frame, rx_views_[i]);
+    TakeFrame(port, frame, rx_views_[i]);
     // A frame that came early now belongs to its link.
     if (frame.data == nullptr) continue;
     if (kept != i) rx_burst_[kept] = frame;
@@ -223,29 +277,6 @@ void Engine::OnFrame(size_t port, Frame& frame, Received& received) {
   }
 }
 
-// The usual write: the next of its link, which acknowledges all that this side
-// has sent, with nothing held, owed or waiting to be sent. It skips the
-// questions whose answers that gives.
-bool Engine::IsPlainWrite(const Link& link, const wire::FrameView& view) {
-  return view.type() == wire::kWrite &&
-         view.sequence() == static_cast<uint32_t>(link.expected) &&
-         view.header->acknowledged.get() ==
-             static_cast<uint32_t>(link.next_sequence) &&
-         link.refusals.empty() && link.early_count == 0 &&
-         link.pending.barrier == 0 && link.received_count == 0 &&
-         link.lost_count == 0 &&
-         link.cursor_op == link.first_op + link.ops.size();
-}
-
-// Of what is not acknowledged, which must be little.
-bool Engine::NoneSentAgain(const Link& link) {
-  if (link.next_sequence - link.acked > kFewUnacknowledged) return false;
-  for (uint64_t s = link.acked; s < link.next_sequence; ++s) {
-    if (link.Sent(s).retransmitted) return false;
-  }
-  return true;
-}
-
 void Engine::TakePlainWrite(Link& link, const Received& received) {
   const wire::FrameView& view = received.view;
   link.peer_credit = view.header->credit.get();
@@ -264,17 +295,27 @@ void Engine::TakePlainWrite(Link& link, const Received& received) {
     // of its operation.
     PlaceChecked(*aperture, offset, data);
     ++aperture->accesses;
-    if (aperture->tripwires != nullptr) {
+    if (received.slot_is_all && !received.slot->IsSeveral()) {
+      TouchSlot(*received.slot, received.first, received.last, view.hops());
+    } else if (aperture->tripwires != nullptr) {
       TouchWritten(*aperture, offset, data.size(), view.hops());
     }
     ++counters_.writes;
     link.access_refused = false;
+    plain_ = &link;
   } else {
     OnWrite(link, view);
+    plain_ = nullptr;
   }
   ++link.expected;
-  NoteReceived(link);
-  if (link.acked != link.next_sequence) AcknowledgeAll(link);
+  if (OnlyCounts(link)) {
+    ++link.unacknowledged;
+  } else {
+    NoteReceived(link);
+  }
+  if (link.acked == link.next_sequence) return;
+  plain_ = nullptr;  // what is told of its end may end the link
+  AcknowledgeAll(link);
 }
 
 }  // namespace tripwire

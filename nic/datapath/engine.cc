@@ -39,7 +39,7 @@ bool Engine::Poll(uint64_t now_ns) {
   now_ns_ = now_ns;
   now_is_stale_ = false;
   ++counters_.polls;
-  if (now_ns_ >= service_at_) ServePorts();
+  if (now_ns_ >= std::min(service_at_, look_at_)) ServePorts();
   bool busy = ReceiveBursts();
   if (!busy && !questions_owed_.empty()) AskWhatIsOwed();
   if (now_ns_ >= timers_at_) busy |= RunTimers();
@@ -54,7 +54,7 @@ uint64_t Engine::NextDeadline() const {
   const uint64_t retry = !chains_.empty() ? now_ns_
                          : ready_.empty() ? kNever
                                           : now_ns_ + kRetryNs;
-  return std::min({timer, control_at_, service_at_, retry});
+  return std::min({timer, control_at_, service_at_, look_at_, retry});
 }
 
 void Engine::Schedule(Link& link) {

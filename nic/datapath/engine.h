@@ -17,13 +17,14 @@
 #include "absl/functional/function_ref.h"
 #include "nic/base/clock.h"
 #include "nic/base/random.h"
-#include "nic/base/ring_queue.h"
 #include "nic/datapath/aperture_table.h"
+#include "nic/datapath/context_state.h"
 #include "nic/datapath/copy_pool.h"
 #include "nic/datapath/counters.h"
 #include "nic/datapath/engine_types.h"
 #include "nic/datapath/link.h"
 #include "nic/datapath/place.h"
+#include "nic/datapath/received.h"
 #include "nic/datapath/slab.h"
 #include "nic/datapath/tripwire_entry.h"
 #include "nic/datapath/tripwire_table.h"
@@ -65,6 +66,8 @@ class Engine {
   void FlushAcks();
   // A port's wake_fd was readable: let the ports do their slow work at once.
   void ServicePorts() { service_at_ = 0; }
+  // Until the next frame comes, somebody listens for what ports have to say.
+  void PortsAreHeard() { look_at_ = kNever; }
   // The control plane has something to do now.
   void WakeControl() { control_at_ = timers_at_ = 0; }
   // Changes whenever memory, a completion or an event may have changed.
@@ -74,25 +77,17 @@ class Engine {
   uint32_t CreateContext(const ContextQuotas& quotas = {});
   // Whether the context may still have so much more.
   bool MayExport(uint32_t context) const {
-    const ContextState& state = *contexts_[context];
-    return state.apertures.exported() < state.quotas.apertures;
+    return contexts_[context]->MayExport();
   }
   bool MayWatch(uint32_t context) const {
-    const ContextState& state = *contexts_[context];
-    return state.tripwires < state.quotas.tripwires;
+    return contexts_[context]->MayWatch();
   }
   bool MayAddLink(uint32_t context) const {
-    const ContextState& state = *contexts_[context];
-    return state.links < state.quotas.links &&
+    return contexts_[context]->MayAddLink() &&
            (!free_links_.empty() || links_.size() <= kSlotMask);
   }
   bool MayQueue(uint32_t context, uint64_t copied_bytes) const {
-    const ContextState& state = *contexts_[context];
-    const uint64_t left =
-        state.quotas.queued_bytes -
-        std::min(state.queued_bytes, state.quotas.queued_bytes);
-    return left >= kQueuedOperationBytes &&
-           copied_bytes <= left - kQueuedOperationBytes;
+    return contexts_[context]->MayQueue(copied_bytes);
   }
   void DestroyContext(uint32_t context);
   ApertureName Export(uint32_t context, std::span<uint8_t> memory,
@@ -123,6 +118,12 @@ class Engine {
              std::span<const uint8_t> data, Completion* completion) {
     return Write(link, to, offset, data, completion, WriteOptions());
   }
+  // Write in two steps, for one of many: what was queued leaves with Send.
+  // REQUIRES: the link is open.
+  void QueueWrite(Link& link, const ApertureName& to, uint64_t offset,
+                  std::span<const uint8_t> data, Completion* completion,
+                  WriteOptions options);
+  void Send(Link& link) { Pump(link); }
   bool WriteGather(LinkId link, const ApertureName& to, uint64_t offset,
                    std::span<const std::span<const uint8_t>> parts,
                    Completion* completion, WriteOptions options);
@@ -214,47 +215,17 @@ class Engine {
   NicCounters& counters() { return counters_; }
 
  private:
-  struct ContextState {
-    bool live = false;
-    ContextQuotas quotas;
-    uint32_t tripwires = 0, links = 0;
-    uint64_t queued_bytes = 0;
-    ApertureTable apertures;
-    RingQueue<uint64_t> events;  // sources with something to tell, oldest first
-    void (*signal)(void*) = nullptr;
-    void* signal_argument = nullptr;
-  };
   enum class Delivery { kTaken, kNoRoom };
-
-  // A frame of the burst being received, as the parser sees it.
-  struct Received {
-    wire::ParseResult result = wire::ParseResult::kNotOurs;
-    wire::FrameView view;
-    // A write's, if it was looked up and all is in order with it.
-    ApertureEntry* aperture = nullptr;
-    // Then where it writes, the aperture's tripwires, if there are any, and the
-    // offset of the last byte it writes.
-    uint8_t* memory = nullptr;
-    const TripwireIndex* watches = nullptr;
-    uint64_t last = 0;
-    void Parse(const Frame& frame) {
-      aperture = nullptr;
-      watches = nullptr;
-      memory = nullptr;
-      result = wire::Parse({frame.data, frame.length_bytes}, &view);
-    }
-  };
 
   // burst.cc
   void LookAhead(size_t begin, size_t received);
-  void LookUp(Received& ahead);
+  void LookUp(Received& ahead, const Received* before);
   bool ReceiveBursts();
   void TakeBurst(size_t port, size_t received);
+  void TakeFrame(size_t port, Frame& frame, Received& received);
   void ServePorts();
   void NoteRejoined(size_t port);
   void OnFrame(size_t port, Frame& frame, Received& received);
-  static bool IsPlainWrite(const Link& link, const wire::FrameView& view);
-  static bool NoneSentAgain(const Link& link);
   void TakePlainWrite(Link& link, const Received& received);
 
   // engine.cc
@@ -303,11 +274,6 @@ class Engine {
   bool TransmitBurst(Link& link, std::span<Frame> frames, size_t* sent);
   uint32_t SegmentBytes(const Link& link, const SendOp& op,
                         uint64_t offset) const;
-  struct Piece {  // of an operation: what one frame carries
-    uint64_t op, offset;
-    uint32_t length;
-    bool ends_op;
-  };
   const uint8_t* SourceOf(const SendOp& op, uint64_t offset,
                           uint32_t length) const;
   size_t CutPieces(Link& link, std::span<Piece> pieces);
@@ -318,6 +284,9 @@ class Engine {
   void BuildFrame(Link& link, SendOp& op, uint64_t sequence,
                   uint32_t acknowledged, uint64_t offset, uint32_t length,
                   bool ack_requested, Frame& frame);
+  void BuildPlainWrite(const Link& link, const SendOp& op, uint64_t sequence,
+                       uint32_t acknowledged, uint64_t offset, uint32_t length,
+                       bool ack_requested, Frame& frame) const;
   void OnTransmitted(Link& link, SendOp& op);
   void FillHeaders(const Link& link, uint8_t type, uint16_t flags,
                    uint64_t sequence, uint32_t acknowledged,
@@ -352,9 +321,9 @@ class Engine {
   void OnAck(Link& link, const wire::FrameView& view);
   void SendAck(Link& link, Ring ring, bool ask);
   void OnReset(const wire::FrameView& view);
-  SendOp& QueueWrite(Link& link, const ApertureName& to, uint64_t offset,
-                     uint64_t length, Completion* completion,
-                     WriteOptions options);
+  SendOp& AddWrite(Link& link, const ApertureName& to, uint64_t offset,
+                   uint64_t length, Completion* completion,
+                   WriteOptions options);
   uint8_t* TakeCopy(SendOp& op, size_t bytes);
   // Counts the operation, and what of its data was copied, until it ends.
   void Charge(Link& link, SendOp& op, uint64_t copied_bytes) {
@@ -408,6 +377,19 @@ class Engine {
   void Touch(uint32_t tripwire, Access access, unsigned hops) {
     if (Includes(tripwires_[tripwire].armed, access)) Fire(tripwire, hops);
   }
+  // What was written within a granule of which `slot` tells all.
+  void TouchSlot(const ShortWatches::Watch& slot, uint64_t offset,
+                 uint64_t last, unsigned hops) {
+    constexpr uint64_t kInGranule =
+        (uint64_t{1} << ShortWatches::kGranuleShift) - 1;
+    if (!slot.Overlaps(static_cast<int64_t>(offset & kInGranule),
+                       static_cast<int64_t>(last & kInGranule))) {
+      return;
+    }
+    // As in TouchWritten.
+    std::atomic_thread_fence(std::memory_order_release);
+    Touch(slot.id, Access::kWrite, hops);
+  }
   // Those that watch what was written, at the end of its operation.
   void TouchWritten(const ApertureEntry& aperture, uint64_t offset,
                     uint64_t length, unsigned hops) {
@@ -428,7 +410,17 @@ class Engine {
   void FireOutbound(Link& link, Access access, uint32_t handle,
                     uint32_t generation, uint64_t offset, uint64_t length,
                     unsigned hops);
-  void PushSource(uint32_t context, uint64_t source);
+  void PushSource(uint32_t context, uint64_t source) {
+    ContextState& state = *contexts_[context];
+    if (!state.live) return;
+    const bool was_empty = state.events.empty();
+    state.events.push_back(source);
+    ++counters_.events;
+    ++news_;
+    if (was_empty && state.signal != nullptr) {
+      state.signal(state.signal_argument);
+    }
+  }
   bool TakeLinkEvent(Link& link, Event* event);
   void FailOp(Link& link, OpStatus status);
   void Finish(Completion* completion, OpStatus status);
@@ -458,7 +450,8 @@ class Engine {
   uint64_t news_ = 0;
   uint64_t now_ns_ = 0;  // see Now()
   bool now_is_stale_ = false;
-  uint64_t service_at_ = 0;
+  uint64_t service_at_ = 0;    // when ports want to be served, or are to be
+  uint64_t look_at_ = kNever;  // and the same because nothing else would tell
   uint64_t control_at_ = 0;
   uint64_t timers_at_ = 0;  // control_at_, or when the first of timers_ is due
   uint32_t tripwires_made_ = 0;
@@ -467,6 +460,8 @@ class Engine {
   std::array<Frame, kRxBurst> rx_burst_;
   std::array<Frame, kBurst> tx_burst_;
   std::array<Received, kRxBurst> rx_views_;
+  // Whose plain write the frame taken last was, if nothing came of it; or null.
+  Link* plain_ = nullptr;
   std::vector<uint8_t> control_body_;
 
   std::vector<std::unique_ptr<ContextState>> contexts_;
@@ -479,12 +474,7 @@ class Engine {
   std::vector<uint32_t> free_extras_;
   // Writes that firings asked for: begun between frames, never in the middle of
   // what one causes.
-  struct Chain {
-    uint32_t tripwire, made;
-    uint8_t hops;
-    uint64_t word;
-  };
-  std::vector<Chain> chains_;
+  std::vector<ChainToBegin> chains_;
   CopyPool copies_;
 
   // Links with frames to send or acknowledgements due at the end of this turn.

@@ -13,16 +13,6 @@ constexpr uint64_t kLinkSource = uint64_t{1} << 63;
 
 }  // namespace
 
-void Engine::PushSource(uint32_t context, uint64_t source) {
-  ContextState& state = *contexts_[context];
-  if (!state.live) return;
-  const bool was_empty = state.events.empty();
-  state.events.push_back(source);
-  ++counters_.events;
-  ++news_;
-  if (was_empty && state.signal != nullptr) state.signal(state.signal_argument);
-}
-
 void Engine::Tell(Link& link) {
   if (link.queued || link.quiet || !contexts_[link.context]->live) return;
   link.queued = true;

@@ -89,6 +89,7 @@ Link& Engine::NewLink(uint32_t context) {
 void Engine::OpenLink(Link& link) {
   now_is_stale_ = true;
   link.state = LinkState::kOpen;
+  link.gathers = !link.checksum && ports_[link.port]->info().gathers;
   link.heard_ns = Now();
   link.probe_at = Now() + options_.keepalive_ns;
   by_remote_[NameAtPeer(link)] = link.id;

@@ -184,7 +184,7 @@ void Engine::Act(uint32_t id, TripwireExtra& extra, uint64_t word,
 // Issues the writes that firings asked for. Some may be added meanwhile.
 bool Engine::RunChains() {
   for (size_t i = 0; i < chains_.size(); ++i) {
-    const Chain chain = chains_[i];
+    const ChainToBegin chain = chains_[i];
     const TripwireEntry& entry = tripwires_[chain.tripwire];
     if (entry.made != chain.made) continue;  // removed
     const ChainedWrite& write = *extras_[entry.extra]->write;

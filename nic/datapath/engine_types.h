@@ -43,6 +43,20 @@ struct StatsCursor {
   size_t table = 0, slot = 0;
 };
 
+// Of an operation: what one frame carries.
+struct Piece {
+  uint64_t op, offset;
+  uint32_t length;
+  bool ends_op;
+};
+
+// A write that a firing asked for.
+struct ChainToBegin {
+  uint32_t tripwire, made;
+  uint8_t hops;
+  uint64_t word;
+};
+
 }  // namespace tripwire
 
 #endif  // TRIPWIRE_NIC_DATAPATH_ENGINE_TYPES_H_

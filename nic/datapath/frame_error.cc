@@ -57,9 +57,11 @@ bool Engine::PumpRefusals(Link& link) {
     size_t sent = 0;
     if (!TransmitBurst(link, {&frame, 1}, &sent)) return false;
     SentFrame& record = link.Sent(link.next_sequence++);
-    record = {refusal.operation, 0,           0, Now(), ++link.transmissions,
-              acknowledged};
-    record.refusal = refusal.status;
+    record = {.op = refusal.operation,
+              .sent_ns = Now(),
+              .transmission = ++link.transmissions,
+              .acknowledged = acknowledged,
+              .refusal = refusal.status};
     link.refusals.pop_front();
     link.ack_now = true;  // more may be acknowledged now
     MarkReady(link);

@@ -24,9 +24,9 @@ void CopySmall(uint8_t* to, std::span<const uint8_t> data) {
 }  // namespace
 
 // An operation of this kind at the end of the queue, without its data.
-SendOp& Engine::QueueWrite(Link& link, const ApertureName& to, uint64_t offset,
-                           uint64_t length, Completion* completion,
-                           WriteOptions options) {
+SendOp& Engine::AddWrite(Link& link, const ApertureName& to, uint64_t offset,
+                         uint64_t length, Completion* completion,
+                         WriteOptions options) {
   SendOp& op = link.ops.emplace_back();
   op.type = wire::kWrite;
   op.handle = to.handle;
@@ -65,9 +65,17 @@ bool Engine::Write(LinkId id, const ApertureName& to, uint64_t offset,
       options.hops == 0 && WriteAtOnce(*link, to, offset, data)) {
     return true;
   }
+  QueueWrite(*link, to, offset, data, completion, options);
+  Pump(*link);
+  return true;
+}
+
+void Engine::QueueWrite(Link& link, const ApertureName& to, uint64_t offset,
+                        std::span<const uint8_t> data, Completion* completion,
+                        WriteOptions options) {
   now_is_stale_ = true;
   SendOp& op =
-      QueueWrite(*link, to, offset, data.size(), completion, options);
+      AddWrite(link, to, offset, data.size(), completion, options);
   op.data = data.data();
   if (completion == nullptr && data.size() <= SendOp::kInlineBytes) {
     std::copy(data.begin(), data.end(), op.small);
@@ -75,8 +83,6 @@ bool Engine::Write(LinkId id, const ApertureName& to, uint64_t offset,
   } else if (completion == nullptr) {
     std::memcpy(TakeCopy(op, data.size()), data.data(), data.size());
   }
-  Pump(*link);
-  return true;
 }
 
 bool Engine::WriteGather(LinkId id, const ApertureName& to, uint64_t offset,
@@ -87,7 +93,7 @@ bool Engine::WriteGather(LinkId id, const ApertureName& to, uint64_t offset,
   now_is_stale_ = true;
   uint64_t length = 0;
   for (const auto& part : parts) length += part.size();
-  SendOp& op = QueueWrite(*link, to, offset, length, completion, options);
+  SendOp& op = AddWrite(*link, to, offset, length, completion, options);
   if (completion != nullptr) {
     const PieceList list = MakePieceList(parts, copies_);
     op.copy = list.block;

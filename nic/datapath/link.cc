@@ -18,10 +18,13 @@ constexpr uint64_t kMaxTimeoutNs = 500 * kMillisecond;
 // RFC 6298 section 2.
 void Link::MeasureRoundTrip(uint64_t sample_ns) {
   if (smoothed_rtt == 0) {
-    smoothed_rtt = std::max<uint64_t>(sample_ns, 1);
+    smoothed_rtt = least_rtt = std::max<uint64_t>(sample_ns, 1);
     rtt_variance = sample_ns / 2;
     return;
   }
+  // It follows a path that has become longer, in some hundreds of round trips.
+  least_rtt = sample_ns < least_rtt ? sample_ns
+                                    : least_rtt + (sample_ns - least_rtt) / 256;
   const uint64_t error = sample_ns > smoothed_rtt ? sample_ns - smoothed_rtt
                                                   : smoothed_rtt - sample_ns;
   rtt_variance = (3 * rtt_variance + error) / 4;

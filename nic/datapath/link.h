@@ -48,28 +48,30 @@ struct SendOp {
   // Leaves `small` as it is: clearing it costs more than all else.
   SendOp() {}  // NOLINT
 
-  uint8_t type = 0;           // wire::FrameType
+  // What every write looks at is together in a cache line.
+  uint8_t type = 0;                 // wire::FrameType
+  OpStatus status = OpStatus::kOk;  // how it ended
+  uint8_t hops = 0;
+  bool is_unordered = false;
+  bool is_small = false;
+  bool transmitted = false;   // its last frame has been sent at least once
   uint32_t handle = 0;        // peer's aperture; for read responses, ours
   uint32_t generation = 0;
   uint64_t offset = 0;        // in that aperture
   uint64_t length = 0;        // bytes of data
   const uint8_t* data = nullptr;  // unless it is in `small`
-  CopyPool::Block copy;  // owns `data` if it was copied, or the list `pieces`
-  uint32_t piece_count = 0;   // if not 0, `copy` lists where the memory is
   Completion* completion = nullptr;
-  uint8_t* read_into = nullptr;  // read requests: where the data goes
+  uint64_t end_sequence = 0;  // past its last frame; 0 until that is produced
+  uint64_t quota_bytes = 0;   // what it counts as until it ends; 0: it does not
+  uint64_t first_sequence = 0;
+  // Owns `data` if it was copied, or the list `pieces`.
+  CopyPool::Block copy;
+  uint32_t piece_count = 0;   // if not 0, `copy` lists where the memory is
   uint32_t operation = 0;     // responses and errors: what they answer
-  OpStatus status = OpStatus::kOk;  // how it ended
+  uint8_t* read_into = nullptr;  // read requests: where the data goes
   // Unordered writes: not before the operation with this number is the oldest
   // there is. The fence before it has been passed then.
   uint64_t fence = 0;
-  bool is_unordered = false;
-  uint8_t hops = 0;
-  uint64_t quota_bytes = 0;   // what it counts as until it ends; 0: it does not
-  bool transmitted = false;   // its last frame has been sent at least once
-  uint64_t first_sequence = 0;
-  uint64_t end_sequence = 0;  // past its last frame; 0 until that is produced
-  bool is_small = false;
   uint8_t small[kInlineBytes];
 
   const uint8_t* Data() const { return is_small ? small : data; }
@@ -95,11 +97,11 @@ constexpr bool IsAnswer(uint8_t type) {
 
 // A frame sent and not yet acknowledged.
 struct SentFrame {
-  uint64_t op = 0;         // which operation (absolute number)
-  uint64_t op_offset = 0;  // data of the operation it carries
-  uint32_t length = 0;
+  uint64_t op = 0;  // which operation (absolute number)
   uint64_t sent_ns = 0;
   uint64_t transmission = 0;  // serial number of its latest transmission
+  uint64_t op_offset = 0;     // data of the operation it carries
+  uint32_t length = 0;
   // What it acknowledged when first sent. Said again when sent again: a later
   // acknowledgement under an old sequence number would seem to precede refusals
   // it really follows (see Engine::ApplyAck).
@@ -185,6 +187,7 @@ struct Link {
   size_t port = 0;
   PathId path = 0;
   bool checksum = false;
+  bool gathers = false;  // as its port does, and there is no checksum
   uint32_t max_frame_bytes = 1514;
   uint32_t peer_features = 0;  // wire::Feature
   std::string node, service;
@@ -222,6 +225,7 @@ struct Link {
 
   // Round trips and timers (ns; 0 means not measured, kNever not running).
   uint64_t smoothed_rtt = 0, rtt_variance = 0;
+  uint64_t least_rtt = 0;  // what the path takes when nothing queues on it
   uint32_t backoff = 0;
   uint32_t repeated_acks = 0;  // go-back-n: in a row, with nothing new
   uint64_t retransmit_at = kNever;

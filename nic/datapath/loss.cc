@@ -7,8 +7,11 @@
 // a retransmission that was lost again. The window grows and shrinks as TCP
 // Reno's (RFC 5681), in frames.
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <utility>
 
+#include "nic/base/wire_int.h"
 #include "nic/datapath/engine.h"
 
 namespace tripwire {
@@ -16,6 +19,20 @@ namespace {
 
 constexpr uint64_t kReorderedFrames = 3;
 constexpr double kMinWindow = 8;
+
+// Calls f with the number of each bit that is set, lowest first: nearly always
+// there is none.
+template <typename F>
+void ForBits(const wire::AckPayload& ack, F f) {
+  static_assert(sizeof ack.received % sizeof(Le64) == 0);
+  for (uint64_t at = 0; at < sizeof ack.received; at += sizeof(Le64)) {
+    Le64 word;
+    std::memcpy(&word, ack.received + at, sizeof word);
+    for (uint64_t bits = word.get(); bits != 0; bits &= bits - 1) {
+      f(8 * at + static_cast<uint64_t>(std::countr_zero(bits)));
+    }
+  }
+}
 
 }  // namespace
 
@@ -35,10 +52,10 @@ bool Engine::ApplyAck(Link& link, const wire::FrameView& view) {
   bool overtook = false;  // the newest was sent again: after what is behind it
   const auto received = [&](SentFrame& record) {
     ++newly;
-    // Soon after it was sent again, it was the first one that came, late: what
-    // was sent in between may be on its way yet.
-    const bool is_late_first =
-        record.retransmitted && Now() - record.sent_ns < link.smoothed_rtt / 2;
+    // Sooner after it was sent again than any answer can come, it was the first
+    // one that came, late: what was sent in between may be on its way yet.
+    const bool is_late_first = record.retransmitted &&
+                               Now() - record.sent_ns < link.least_rtt / 4 * 3;
     if (record.transmission > newest && !is_late_first) {
       newest = record.transmission;
       newest_sent_ns = record.retransmitted ? 0 : record.sent_ns;
@@ -59,17 +76,15 @@ bool Engine::ApplyAck(Link& link, const wire::FrameView& view) {
     }
   }
   if (view.type() == wire::kAck && acknowledged < link.next_sequence) {
-    const auto& bitmap = view.body<wire::AckPayload>().received;
-    for (uint64_t i = 0; i < kWindowFrames; ++i) {
-      const uint64_t sequence = acknowledged + 1 + i;
-      if (sequence >= link.next_sequence) break;
-      if ((bitmap[i / 8] >> (i % 8) & 1) == 0) continue;
+    ForBits(view.body<wire::AckPayload>(), [&](uint64_t bit) {
+      const uint64_t sequence = acknowledged + 1 + bit;
+      if (sequence >= link.next_sequence) return;
       SentFrame& record = link.Sent(sequence);
-      if (record.received) continue;
+      if (record.received) return;
       received(record);
       record.received = true;
       ++link.received_count;
-    }
+    });
   }
   if (newly > 0) {
     if (newest_sent_ns != 0) {
@@ -129,6 +144,8 @@ void Engine::AcknowledgeAll(Link& link) {
 // when they are complete: for that, a request that waits for the room may be
 // missing.
 void Engine::CountAnswers(Link& link) {
+  if (link.answers_queued == 0) return;
+  link.counted_op = std::max(link.counted_op, link.first_op);
   const uint64_t end = link.first_op + link.ops.size();
   for (; link.counted_op < end; ++link.counted_op) {
     const SendOp& op = link.Op(link.counted_op);
@@ -237,8 +254,9 @@ void Engine::OnRetransmitTimer(Link& link) {
     return;
   }
   // The first expiry probes with one frame: more often than not only the tail,
-  // or its acknowledgement, is late.
-  const bool probe = link.backoff == 0;
+  // or its acknowledgement, is late. Who goes back n has to send all of it
+  // anyway, for nothing that came after a gap was kept.
+  const bool probe = link.backoff == 0 && !options_.go_back_n;
   ++link.backoff;
   if (!probe) ++counters_.timeouts;
   for (uint64_t s = link.acked; s < link.next_sequence; ++s) {

@@ -32,10 +32,16 @@ void Engine::Pump(Link& link) {
 uint32_t Engine::SegmentBytes(const Link& link, const SendOp& op,
                               uint64_t offset) const {
   if (!CarriesData(op.type)) return 0;
+  // Whatever the type.
+  constexpr uint64_t kMostAround =
+      wire::kHeaderBytes + wire::kMaxFixedBytes + wire::kChecksumBytes;
+  const uint64_t left = op.length - offset;
+  if (left + kMostAround <= link.max_frame_bytes) {
+    return static_cast<uint32_t>(left);
+  }
   const uint64_t room = link.max_frame_bytes - wire::kHeaderBytes -
                         static_cast<size_t>(wire::FixedPayloadBytes(op.type)) -
                         (link.checksum ? wire::kChecksumBytes : 0);
-  const uint64_t left = op.length - offset;
   if (left <= room) return static_cast<uint32_t>(left);
   const uint64_t end = (op.offset + offset + room) & ~(kCutAlignment - 1);
   return static_cast<uint32_t>(end - op.offset - offset);
@@ -199,8 +205,12 @@ void Engine::AskWhatIsOwed() {
 void Engine::NotePieceSent(Link& link, const Piece& piece,
                            uint32_t acknowledged) {
   const uint64_t sequence = link.next_sequence++;
-  link.Sent(sequence) = {piece.op, piece.offset,         piece.length,
-                         Now(),    ++link.transmissions, acknowledged};
+  link.Sent(sequence) = {.op = piece.op,
+                         .sent_ns = Now(),
+                         .transmission = ++link.transmissions,
+                         .op_offset = piece.offset,
+                         .length = piece.length,
+                         .acknowledged = acknowledged};
   SendOp& op = link.Op(piece.op);
   if (piece.offset == 0) op.first_sequence = sequence;
   link.cursor_op = piece.ends_op ? piece.op + 1 : piece.op;
@@ -208,7 +218,7 @@ void Engine::NotePieceSent(Link& link, const Piece& piece,
   if (!piece.ends_op) return;
   op.end_sequence = sequence + 1;
   op.transmitted = true;
-  OnTransmitted(link, op);
+  if (op.type != wire::kWrite) OnTransmitted(link, op);
 }
 
 // An operation's last frame went out for the first time.

@@ -56,7 +56,7 @@ void ShortWatches::InsertAt(uint64_t granule, const Watch& watch) {
     slot = watch;
     return;
   }
-  if (slot.length != kSeveral) {
+  if (!slot.IsSeveral()) {
     uint32_t place;
     if (free_several_.empty()) {
       place = static_cast<uint32_t>(several_.size());
@@ -66,7 +66,7 @@ void ShortWatches::InsertAt(uint64_t granule, const Watch& watch) {
       free_several_.pop_back();
     }
     several_[place] = {slot};
-    slot = {place, 0, kSeveral};
+    slot = {place, 0, Watch::kSeveral};
   }
   several_[slot.id].push_back(watch);
 }
@@ -84,7 +84,7 @@ void ShortWatches::EraseAt(uint64_t granule, uint32_t id) {
   Page*& page = pages_[granule / kGranules];
   if (page == nullptr) return;
   Watch& slot = page->slots[granule % kGranules];
-  if (slot.length == kSeveral) {
+  if (slot.IsSeveral()) {
     std::vector<Watch>& all = several_[slot.id];
     std::erase_if(all, [&](const Watch& w) { return w.id == id; });
     if (all.size() != 1) return;

@@ -36,40 +36,32 @@ class ShortWatches {
   template <typename Found>
   void Visit(uint64_t offset, uint64_t end, Found&& found) const;
 
-  // Ahead of a Visit of one granule: what it will look at, or null. For the caller
-  // to prefetch: a function that does nothing else has no effect that GCC knows
-  // of, and it leaves out calls of it.
-  const void* SlotAt(uint64_t offset) const {
-    const uint64_t page = offset >> kPageShift;
-    if (page >= pages_.size() || pages_[page] == nullptr) return nullptr;
-    return &pages_[page]->slots[(offset >> kGranuleShift) % kGranules];
-  }
-  // Which watch is in the slot at `offset`, if it is one alone; a hint.
-  static constexpr uint32_t kNobody = UINT32_MAX;
-  uint32_t Peek(uint64_t offset) const {
-    const uint64_t page = offset >> kPageShift;
-    if (page >= pages_.size() || pages_[page] == nullptr) return kNobody;
-    const Watch& slot =
-        pages_[page]->slots[(offset >> kGranuleShift) % kGranules];
-    return slot.length == 0 || slot.length == kSeveral ? kNobody : slot.id;
-  }
-
- private:
   static constexpr int kGranuleShift = 6;
-  static constexpr int kPageShift = 12;
-  static constexpr uint64_t kGranules = uint64_t{1}
-                                        << (kPageShift - kGranuleShift);
-  static constexpr uint8_t kSeveral = 255;
-
   struct Watch {
+    static constexpr uint8_t kSeveral = 255;
     uint32_t id = 0;     // with kSeveral: which of several_
     int8_t begin = 0;    // from where its granule begins: -63 to 63
     uint8_t length = 0;  // 1 to 64; 0: no watch here; kSeveral
     bool Overlaps(int64_t first, int64_t last) const {
       return length != 0 && begin <= last && first < begin + length;
     }
+    bool IsSeveral() const { return length == kSeveral; }
   };
   static_assert(sizeof(Watch) == 8);
+
+  // The slot of the granule in which `offset` lies, or null if nobody watches
+  // on its page. It stays there until the next Insert or Erase. An access
+  // within one granule that finds no watch there, or one alone, need not Visit.
+  const Watch* SlotAt(uint64_t offset) const {
+    const uint64_t page = offset >> kPageShift;
+    if (page >= pages_.size() || pages_[page] == nullptr) return nullptr;
+    return &pages_[page]->slots[(offset >> kGranuleShift) % kGranules];
+  }
+
+ private:
+  static constexpr int kPageShift = 12;
+  static constexpr uint64_t kGranules = uint64_t{1}
+                                        << (kPageShift - kGranuleShift);
   struct alignas(64) Page {
     Watch slots[kGranules];
     uint64_t watched = 0;  // a bit for each slot in use
@@ -122,7 +114,7 @@ void ShortWatches::VisitGranule(const Page& page, uint64_t granule,
     found(watch.id);
   };
   const Watch& slot = page.slots[granule % kGranules];
-  if (slot.length != kSeveral) return look(slot);
+  if (!slot.IsSeveral()) return look(slot);
   for (const Watch& watch : several_[slot.id]) look(watch);
 }
 

@@ -17,11 +17,10 @@ struct TripwireExtra {
   uint64_t accesses = 0;   // since it was armed or last fired
   std::atomic<uint64_t>* counter = nullptr;
   std::optional<ChainedWrite> write;
-  uint32_t waiters = 0;    // coroutines: the engine lists its firings for them
 
   bool is_needed() const {
     return condition.compare != Compare::kAlways || every > 1 ||
-           counter != nullptr || write.has_value() || waiters > 0;
+           counter != nullptr || write.has_value();
   }
 };
 

@@ -54,13 +54,11 @@ class TripwireIndex {
 
   // Ahead of a Visit of the access that ends with the byte at `last`: see
   // ShortWatches.
-  const void* SlotAt(uint64_t last) const {
+  const ShortWatches::Watch* SlotAt(uint64_t last) const {
     return has_many_ ? short_.SlotAt(last) : nullptr;
   }
-  // Whom the access may touch, or ShortWatches::kNobody; a hint.
-  uint32_t Peek(uint64_t last) const {
-    return has_many_ ? short_.Peek(last) : ShortWatches::kNobody;
-  }
+  // Whether there is nothing but what such slots tell of.
+  bool HasOnlyShort() const { return long_size_ == 0; }
 
  private:
   static constexpr int kLevels = 9;

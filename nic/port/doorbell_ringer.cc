@@ -8,12 +8,20 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdint>
 
 namespace tripwire {
 namespace {
 
 constexpr unsigned kMaxUnreaped = 32;
+
+bool Write(int event_fd) {
+  const uint64_t one = 1;
+  const ssize_t written = write(event_fd, &one, sizeof one);
+  // One that is full was rung, and often.
+  return written == sizeof one || (written < 0 && errno == EAGAIN);
+}
 
 }  // namespace
 
@@ -28,7 +36,8 @@ DoorbellRinger::~DoorbellRinger() {
   if (context_ != 0) syscall(SYS_io_destroy, context_);
 }
 
-bool DoorbellRinger::RingBell(int event_fd) {
+bool DoorbellRinger::RingBell(int event_fd, bool trusts_owner) {
+  if (trusts_owner) return Write(event_fd);
   if (context_ == 0) return RingByWriting(event_fd);
   if (unreaped_ == kMaxUnreaped) {
     std::array<io_event, kMaxUnreaped> events;
@@ -62,8 +71,7 @@ bool DoorbellRinger::RingByWriting(int event_fd) {
   if (poll(&room, 1, 0) != 1 || (room.revents & POLLOUT) == 0) {
     return true;  // full: it was rung, and often
   }
-  const uint64_t one = 1;
-  return write(event_fd, &one, sizeof one) == sizeof one;
+  return Write(event_fd);
 }
 
 }  // namespace tripwire

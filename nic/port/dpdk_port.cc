@@ -169,6 +169,17 @@ size_t DpdkPort::Receive(std::span<Frame> frames) {
 size_t DpdkPort::Allocate(std::span<Frame> frames) {
   size_t count = 0;
   while (count < frames.size()) {
+    rte_mbuf* burst[kBurst];
+    const size_t want = std::min(frames.size() - count, kBurst);
+    // All of them, or none.
+    if (rte_pktmbuf_alloc_bulk(pool_.get(), burst,
+                               static_cast<unsigned>(want)) != 0) {
+      break;
+    }
+    for (size_t i = 0; i < want; ++i) frames[count++] = ToFrame(burst[i]);
+  }
+  // What is left is not enough for so many.
+  while (count < frames.size()) {
     rte_mbuf* mbuf = rte_pktmbuf_alloc(pool_.get());
     if (mbuf == nullptr) break;
     frames[count++] = ToFrame(mbuf);
@@ -177,7 +188,14 @@ size_t DpdkPort::Allocate(std::span<Frame> frames) {
 }
 
 void DpdkPort::Release(std::span<const Frame> frames) {
-  for (const Frame& frame : frames) rte_pktmbuf_free(ToMbuf(frame));
+  for (size_t done = 0; done < frames.size();) {
+    rte_mbuf* burst[kBurst];
+    unsigned count = 0;
+    while (count < kBurst && done < frames.size()) {
+      burst[count++] = ToMbuf(frames[done++]);
+    }
+    rte_pktmbuf_free_bulk(burst, count);
+  }
 }
 
 size_t DpdkPort::Transmit(PathId, std::span<const Frame> frames, Ring) {

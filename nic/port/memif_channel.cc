@@ -31,6 +31,8 @@ constexpr uint32_t kBufferBytes = 20u << 20;
 constexpr uint32_t kMinBuffers = 256;
 // So many frames are copied before the peer is shown them.
 constexpr size_t kPublishEvery = 8;
+// If the first of them are so much, a sleeper wakes up while the rest is copied.
+constexpr uint64_t kMuchBytes = 65536;
 
 uint64_t RingBytes(uint8_t log2_size) {
   return sizeof(MemifRing) + (sizeof(MemifDescriptor) << log2_size);
@@ -299,15 +301,21 @@ bool MemifChannel::ReceiveChained(FramePool& pool, PathId path, Frame& frame,
 size_t MemifChannel::Send(std::span<const Frame> frames, Ring ring,
                           DoorbellRinger& ringer, PortCounters& counters) {
   size_t count = 0;
+  uint64_t bytes = 0;
   for (const Frame& frame : frames) {
     if (!producer_->Push({frame.data, frame.length_bytes},
                          {frame.tail, frame.tail_bytes})) {
       break;
     }
-    ++counters.tx_frames;
-    counters.tx_bytes += frame.total_bytes();
-    if (++count % kPublishEvery == 0) producer_->Publish();
+    bytes += frame.total_bytes();
+    if (++count % kPublishEvery != 0) continue;
+    producer_->Publish();
+    if (count == kPublishEvery && bytes >= kMuchBytes) {
+      RingIfWanted(ring, false, ringer, counters);
+    }
   }
+  counters.tx_frames += count;
+  counters.tx_bytes += bytes;
   producer_->Publish();
   RingIfWanted(ring, count < frames.size(), ringer, counters);
   return count;
@@ -319,7 +327,7 @@ void MemifChannel::RingIfWanted(Ring ring, bool is_short,
   // A ring that fills up quietly would never be emptied by a sleeping peer.
   if (ring == Ring::kQuietly && !is_short) return;
   if (!producer_->PeerSleeps(/*claim=*/peer_is_ours_)) return;
-  if (!ringer.RingBell(ring_fd_)) has_no_bell_ = true;
+  if (!ringer.RingBell(ring_fd_, trusts_peer_)) has_no_bell_ = true;
   ++counters.doorbells_rung;
 }
 

@@ -60,6 +60,8 @@ class MemifChannel {
                                              : s2c_.doorbell.get();
   }
   void OpenOffered(bool peer_is_ours);
+  // The peer may stop this process anyway: its doorbell need not be mistrusted.
+  void TrustPeer() { trusts_peer_ = true; }
 
   // REQUIRES, from here on: Open or OpenOffered was called.
   // As in Port; received frames get the given path. Those of one slot are
@@ -112,6 +114,7 @@ class MemifChannel {
   bool owns_buffers_ = false;
   uint32_t frame_bytes_ = 0;
   bool peer_is_ours_ = false;
+  bool trusts_peer_ = false;
   std::optional<MemifProducer> producer_;
   std::optional<MemifConsumer> consumer_;
   bool has_no_bell_ = false;  // the peer's cannot be rung

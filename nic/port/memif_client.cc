@@ -211,7 +211,7 @@ uint64_t MemifClientPort::Service(uint64_t now_ns) {
   const int count = epoll_wait(epoll_.get(), events.data(),
                                static_cast<int>(events.size()), 0);
   for (int i = 0; i < count; ++i) {
-    switch (static_cast<Source>(events[i].data.u64 >> 32)) {
+    switch (SourceOf(events[i])) {
       case Source::kHandshake:
         if (handshake_ != nullptr && !ContinueJoining().ok()) {
           RetryLater(now_ns);
@@ -225,10 +225,11 @@ uint64_t MemifClientPort::Service(uint64_t now_ns) {
         break;
       case Source::kListener:
       case Source::kGiven:
+      case Source::kOwner:
         break;
     }
   }
-  if (channel_ != nullptr && channel_->is_broken()) {
+  if (HasBroken()) {
     Leave("the listener broke the rules of the ring", now_ns);
   }
   if (channel_ == nullptr && next_step_ns_ <= now_ns) {

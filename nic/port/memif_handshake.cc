@@ -85,6 +85,7 @@ absl::StatusOr<bool> MemifServerHandshake::Handle(MemifReceived received) {
                                  std::move(received.fd));
       break;
     case MemifMessageType::kConnect: {
+      if (MayStopUs(socket())) channel_->TrustPeer();
       status = channel_->Open(PeerIsOurs());
       if (!status.ok()) return status;
       MemifConnect connected{};
@@ -114,6 +115,7 @@ absl::StatusOr<bool> MemifClientHandshake::Handle(MemifReceived received) {
       break;
     case MemifMessageType::kConnected:
       if (step_ != kSteps) return Unexpected(received.type());
+      if (MayStopUs(socket())) channel_->TrustPeer();
       channel_->OpenOffered(PeerIsOurs());
       return true;
     default:

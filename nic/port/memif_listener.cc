@@ -206,7 +206,7 @@ uint64_t MemifListenerPort::Service(uint64_t now_ns) {
                                  static_cast<int>(events.size()), 0);
     for (int i = 0; i < count; ++i) {
       const auto which = static_cast<uint32_t>(events[i].data.u64);
-      switch (static_cast<Source>(events[i].data.u64 >> 32)) {
+      switch (SourceOf(events[i])) {
         case Source::kListener:
           AcceptAll(now_ns);
           break;
@@ -228,6 +228,8 @@ uint64_t MemifListenerPort::Service(uint64_t now_ns) {
           break;
         case Source::kDoorbell:
           ++counters_.wakeups;
+          break;
+        case Source::kOwner:
           break;
       }
     }

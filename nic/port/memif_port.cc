@@ -38,6 +38,26 @@ bool MemifPort::Watch(int fd, uint32_t events, Source source, uint32_t which) {
   return epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+MemifPort::Source MemifPort::SourceOf(const epoll_event& event) {
+  return static_cast<Source>(event.data.u64 >> 32);
+}
+
+bool MemifPort::Adopt(int fd) { return Watch(fd, EPOLLIN, Source::kOwner, 0); }
+
+// Of what happened, only the ringing of doorbells is told once; and whose they
+// were may have changed since.
+Heard MemifPort::Hear(std::span<const epoll_event> events) {
+  Heard heard = HasBroken() ? Heard::kSlowWork : Heard::kNothing;
+  for (const epoll_event& event : events) {
+    const Source source = SourceOf(event);
+    if (source == Source::kOwner) continue;
+    if (source == Source::kDoorbell) ++counters_.wakeups;
+    heard = std::max(
+        heard, source == Source::kDoorbell ? Heard::kFrames : Heard::kSlowWork);
+  }
+  return heard;
+}
+
 void MemifPort::Unwatch(int fd) {
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
 }

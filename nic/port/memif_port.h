@@ -44,6 +44,8 @@ class MemifPort : public Port {
   }
   void Release(std::span<const Frame> frames) final;
   int wake_fd() const override { return epoll_.get(); }
+  bool Adopt(int fd) override;
+  Heard Hear(std::span<const epoll_event> events) override;
   PortCounters counters() const override { return counters_; }
 
  protected:
@@ -56,12 +58,17 @@ class MemifPort : public Port {
     kGiven,
     kHandshake,
     kControl,
-    kDoorbell
+    kDoorbell,
+    kOwner
   };
+  static Source SourceOf(const epoll_event& event);
   // Unicast, locally administered (IEEE 802).
   static MacAddress RandomMac(Random random);
   bool Watch(int fd, uint32_t events, Source source, uint32_t which);
   void Unwatch(int fd);
+
+  // Whether a peer that broke the rules waits to be removed.
+  virtual bool HasBroken() const = 0;
 
   // How many frames at the front no peer could take, or all peers could.
   size_t CountUnsendable(std::span<const Frame> frames) const;
@@ -147,6 +154,7 @@ class MemifListenerPort final : public MemifPort {
   void Admit(Joining joining);
   void Remove(uint32_t place, const char* why);
   void RemoveBroken();
+  bool HasBroken() const override { return has_broken_; }
   void Broadcast(std::span<const Frame> frames, Ring ring);
 
   const std::shared_ptr<MemifLobby> lobby_;
@@ -192,6 +200,9 @@ class MemifClientPort final : public MemifPort {
   absl::Status JoinNow();
   void Leave(const char* why, uint64_t now_ns);
   void RetryLater(uint64_t now_ns);
+  bool HasBroken() const override {
+    return channel_ != nullptr && channel_->is_broken();
+  }
 
   UniqueFd shown_fd_;
   std::span<uint8_t> shown_;

@@ -63,20 +63,6 @@ uint16_t MemifProducer::room() {
   return room_;
 }
 
-// The buffer of the slot with this running number, of descriptor->length_bytes;
-// null when the peer broke the rules.
-uint8_t* MemifProducer::Slot(uint16_t number, MemifDescriptor* descriptor) {
-  const auto slot = static_cast<uint16_t>(number & (view_.slot_count - 1));
-  *descriptor =
-      view_.owns_buffers ? view_.OwnBuffer(slot) : view_.ReadDescriptor(slot);
-  uint8_t* buffer = view_.Resolve(*descriptor);
-  if (buffer == nullptr || descriptor->length_bytes == 0) {
-    is_broken_ = true;
-    return nullptr;
-  }
-  return buffer;
-}
-
 bool MemifProducer::Push(std::span<const uint8_t> head,
                          std::span<const uint8_t> tail) {
   if (room_ == 0) {

@@ -147,6 +147,18 @@ UniqueFd MemifServerSocket::Accept() const {
       accept4(fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
+bool MayStopUs(int socket) {
+  // What users of other namespaces are seen as, whoever they are there.
+  constexpr uid_t kNobody = 65534;
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
+      size != sizeof peer || peer.uid == kNobody) {
+    return false;
+  }
+  return peer.uid == 0 || peer.uid == getuid();
+}
+
 absl::StatusOr<UniqueFd> ConnectMemifSocket(const std::string& path) {
   absl::StatusOr<sockaddr_un> address = AddressOf(path);
   if (!address.ok()) return address.status();

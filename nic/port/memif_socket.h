@@ -43,6 +43,10 @@ class MemifServerSocket {
 // path is too long.
 absl::StatusOr<UniqueFd> ConnectMemifSocket(const std::string& path);
 
+// Whether the process at the other end is of a user who may send this one any
+// signal: the same, or root.
+bool MayStopUs(int socket);
+
 // One message of the control protocol, with the descriptor that came with it.
 struct MemifReceived {
   MemifMessage message;

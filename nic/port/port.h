@@ -10,6 +10,8 @@
 
 #include "nic/base/mac_address.h"
 
+struct epoll_event;
+
 namespace tripwire {
 
 // Names the way out of a port towards one neighbour. A port with one wire has
@@ -64,6 +66,9 @@ struct PortCounters {
 };
 
 enum class Ring { kDoorbell, kQuietly };
+
+// What events of a port's epoll descriptor were about.
+enum class Heard { kNothing, kFrames, kSlowWork };
 
 // Memory of a neighbour's, to be read where it lies. Its owner may change it at
 // any time; it stays mapped, at this place, for as long as `mapping` is held.
@@ -121,6 +126,14 @@ class Port {
   // One descriptor for poll/epoll, valid for the life of the port, readable
   // also when Service has something to do; -1 when the port can only be polled.
   virtual int wake_fd() const = 0;
+  // One call in place of two, for an owner that sleeps on this port alone,
+  // where wake_fd() is an epoll descriptor: Adopt adds a descriptor of the
+  // owner's to it, for the life of the port (false: it is none). The owner may
+  // then sleep in epoll_wait on wake_fd() itself, and tells what that told it,
+  // when it is its turn again. After kSlowWork, Service has something to do,
+  // and wake_fd() stays readable until it has done it.
+  virtual bool Adopt(int) { return false; }
+  virtual Heard Hear(std::span<const epoll_event>) { return Heard::kSlowWork; }
 
   // Slow work: joins and departures of memif clients, reconnection. Cheap when
   // there is nothing to do; to be called when wake_fd() was readable and every

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -17,15 +18,22 @@
 #include "nic/base/clock.h"
 #include "nic/tools/bench_pair.h"
 #include "nic/tools/commands.h"
+#include "nic/wire/layout.h"
 
 namespace tripwire::tools {
 namespace {
+
+// No list of writes is longer.
+constexpr size_t kListBytes = 128u << 10;
+// Shorter frames the raw port does not count.
+constexpr uint32_t kLeastRawBytes = 65;
 
 struct BenchOptions {
   BenchEnds ends;
   int rounds = 20000;
   double seconds = 1;
   std::vector<uint32_t> sizes = {64, 256, 1024, 4096, 16384, 65536, 1u << 20};
+  size_t list = 32;
   bool json = false;
 };
 
@@ -51,7 +59,7 @@ class PrivateDirectory {
 
 // They take a hundred times as long.
 int BlockingRounds(const BenchOptions& options) {
-  return options.rounds / 10 + 10;
+  return options.rounds / 4 + 10;
 }
 
 double Ratio(double a, double b) { return b == 0 ? 0 : a / b; }
@@ -82,22 +90,48 @@ void PrintRoundTrip(const BenchOptions& options, const char* mode,
   std::fflush(stdout);
 }
 
-void PrintGoodput(const BenchOptions& options, uint32_t size,
-                  const Goodput& nic, const Goodput& raw) {
-  const double ratio = Ratio(nic.BytesPerSecond(), raw.BytesPerSecond());
+// The raw port's: with its largest frames, and with frames as long as those of
+// the writes beside it.
+struct Floors {
+  Goodput largest, same;
+};
+
+// The length of a frame of the raw port's, whose header it does not count.
+uint32_t FrameBytes(const Goodput& raw) {
+  return raw.frames == 0 ? 0
+                         : static_cast<uint32_t>(raw.bytes / raw.frames +
+                                                 sizeof(wire::EthernetHeader));
+}
+
+constexpr uint32_t kAroundData =
+    wire::kHeaderBytes + sizeof(wire::WritePayload);
+
+// What the writes come to, of what they would if its frames carried them.
+double RatioToFrames(const Goodput& nic, const Goodput& raw) {
+  const double data = FrameBytes(raw) - double{kAroundData};
+  return Ratio(nic.BytesPerSecond(), raw.FramesPerSecond() * data);
+}
+
+void PrintGoodput(const BenchOptions& options, uint32_t size, size_t list,
+                  const Goodput& nic, const Floors& raw) {
+  const double ratio =
+      Ratio(nic.BytesPerSecond(), raw.largest.BytesPerSecond());
+  const double same_ratio = RatioToFrames(nic, raw.same);
   if (options.json) {
     std::printf(
-        "{\"test\":\"goodput\",\"port\":%s,\"write_bytes\":%u,\"bytes_per_s\":%"
-        ".0f,\"frames_per_s\":%.0f,"
-        "\"raw_bytes_per_s\":%.0f,\"raw_frames_per_s\":%.0f,\"ratio\":%.3f}\n",
-        stats::JsonQuote(options.ends.near_port).c_str(), size,
-        nic.BytesPerSecond(), nic.FramesPerSecond(), raw.BytesPerSecond(),
-        raw.FramesPerSecond(), ratio);
+        "{\"test\":\"goodput\",\"port\":%s,\"write_bytes\":%u,\"list\":%zu,"
+        "\"bytes_per_s\":%.0f,\"frames_per_s\":%.0f,"
+        "\"raw_bytes_per_s\":%.0f,\"raw_frames_per_s\":%.0f,"
+        "\"raw_same_frame_bytes\":%u,\"raw_same_frames_per_s\":%.0f,"
+        "\"same_frames_ratio\":%.3f,\"ratio\":%.3f}\n",
+        stats::JsonQuote(options.ends.near_port).c_str(), size, list,
+        nic.BytesPerSecond(), nic.FramesPerSecond(),
+        raw.largest.BytesPerSecond(), raw.largest.FramesPerSecond(),
+        FrameBytes(raw.same), raw.same.FramesPerSecond(), same_ratio, ratio);
   } else {
-    std::printf(
-        "writes of %8u bytes      %9.1f MB/s %12.0f frames/s   %6.2f x raw "
-        "port\n",
-        size, nic.BytesPerSecond() * 1e-6, nic.FramesPerSecond(), ratio);
+    std::printf("%8u x %-2zu %9.1f MB/s %10.0f frames/s %13.2f %13.2f\n", size,
+                list, nic.BytesPerSecond() * 1e-6, nic.FramesPerSecond(), ratio,
+                same_ratio);
   }
   std::fflush(stdout);
 }
@@ -124,13 +158,11 @@ void PrintPeer(const BenchOptions& options, const char* name, const char* mode,
 // The kernel's means on this machine, whatever port was measured.
 void RunPeers(const BenchOptions& options, const RoundTrip& spinning,
               const RoundTrip& blocking) {
-  if (!options.json) std::printf("8 bytes there and back, by other means\n");
   const struct {
     Peer peer;
     const char* name;
     bool spin;
-  } peers[] = {{Peer::kEventFd, "eventfd", false},
-               {Peer::kUdp, "UDP socket", true},
+  } peers[] = {{Peer::kUdp, "UDP socket", true},
                {Peer::kUdp, "UDP socket", false},
                {Peer::kTcp, "TCP socket", true},
                {Peer::kTcp, "TCP socket", false}};
@@ -163,36 +195,58 @@ absl::Status RunRoundTrips(const BenchOptions& options) {
                 static_cast<double>(raw->p99_ns) * 1e-3);
     std::fflush(stdout);
   }
-  RoundTrip ours[2];
-  for (bool spin : {true, false}) {
-    const int rounds = spin ? options.rounds : BlockingRounds(options);
-    auto nic = Isolated<RoundTrip>(
-        options.ends, [&] { return NicRoundTrip(options.ends, spin, rounds); });
-    if (!nic.ok()) return nic.status();
-    PrintRoundTrip(options, spin ? "spinning" : "blocking", *nic, *raw);
-    ours[spin ? 0 : 1] = *nic;
-  }
-  RunPeers(options, ours[0], ours[1]);
+  auto spinning = Isolated<RoundTrip>(
+      options.ends, [&] { return NicRoundTrip(options.ends, options.rounds); });
+  if (!spinning.ok()) return spinning.status();
+  PrintRoundTrip(options, "spinning", *spinning, *raw);
+  auto blocking = Isolated<BlockingRoundTrip>(options.ends, [&] {
+    return NicBlockingRoundTrip(options.ends, BlockingRounds(options));
+  });
+  if (!blocking.ok()) return blocking.status();
+  PrintRoundTrip(options, "blocking", blocking->nic, *raw);
+  if (!options.json) std::printf("8 bytes there and back, by other means\n");
+  PrintPeer(options, "eventfd", "blocking", blocking->wake_up, blocking->nic);
+  RunPeers(options, *spinning, blocking->nic);
   return absl::OkStatus();
+}
+
+// How many writes of a size a list has: what is worth posting together.
+size_t ListOf(const BenchOptions& options, uint32_t size) {
+  return std::clamp<size_t>(kListBytes / size, 1, options.list);
 }
 
 absl::Status RunGoodput(const BenchOptions& options) {
   const auto duration_ns = static_cast<uint64_t>(options.seconds * 1e9);
-  auto raw = Isolated<Goodput>(
-      options.ends, [&] { return RawGoodput(options.ends, duration_ns); });
+  const auto measure_raw = [&](uint32_t frame_bytes) {
+    return Isolated<Goodput>(options.ends, [&] {
+      return RawGoodput(options.ends, duration_ns, frame_bytes);
+    });
+  };
+  auto raw = measure_raw(0);
   if (!raw.ok()) return raw.status();
   if (!options.json) {
-    std::printf("bulk writes\n%-28s %9.1f MB/s %12.0f frames/s\n",
-                "raw port, largest frames", raw->BytesPerSecond() * 1e-6,
-                raw->FramesPerSecond());
+    std::printf(
+        "writes (and how many in a list), to the raw port's largest frames, "
+        "and "
+        "to its frames of that size\n%-13s %9.1f MB/s %10.0f frames/s\n",
+        "largest", raw->BytesPerSecond() * 1e-6, raw->FramesPerSecond());
     std::fflush(stdout);
   }
   for (uint32_t size : options.sizes) {
-    auto nic = Isolated<Goodput>(options.ends, [&] {
-      return NicGoodput(options.ends, size, duration_ns);
-    });
-    if (!nic.ok()) return nic.status();
-    PrintGoodput(options, size, *nic, *raw);
+    Floors floors{*raw, *raw};
+    if (kAroundData + size < FrameBytes(*raw)) {
+      auto same = measure_raw(std::max(kAroundData + size, kLeastRawBytes));
+      if (!same.ok()) return same.status();
+      floors.same = *same;
+    }
+    for (const size_t list : {size_t{1}, ListOf(options, size)}) {
+      auto nic = Isolated<Goodput>(options.ends, [&] {
+        return NicGoodput(options.ends, size, list, duration_ns);
+      });
+      if (!nic.ok()) return nic.status();
+      PrintGoodput(options, size, list, *nic, floors);
+      if (ListOf(options, size) == 1) break;
+    }
   }
   return absl::OkStatus();
 }
@@ -240,6 +294,12 @@ void AddBench(CLI::App& app, Runner& run) {
       ->add_option("--sizes", options->sizes, "Sizes of bulk writes in bytes")
       ->check(CLI::Range(1, 1 << 22))
       ->delimiter(',')
+      ->capture_default_str();
+  command
+      ->add_option("--list", options->list,
+                   "Each size is also written in lists of so many, or as many "
+                   "as are 128 KiB; 1: only one by one")
+      ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   command->add_flag("--json", options->json,
                     "One JSON object per result and line");

@@ -22,6 +22,10 @@ constexpr char kService[] = "tw.bench";
 constexpr size_t kApertureBytes = 4u << 20;
 constexpr size_t kBulkBytes = 512u << 10;
 constexpr uint64_t kPatienceNs = 10 * kSecond;
+// So many rounds of the NIC's, then as many bare wake-ups, and so on.
+constexpr uint64_t kTurnRounds = 32;
+// How often the clock is looked at, as in the raw port's benchmark.
+constexpr size_t kClockWrites = 32;
 
 struct Memory {
   Memory()
@@ -60,11 +64,13 @@ Tripwire WatchWord(Context& context, const Aperture& aperture) {
   return tripwire;
 }
 
-// The far end: offers an aperture; writes each new first word, when the tripwire
-// on it fires, back to the first word of the peer's aperture, if the peer named
-// one; until the link ends.
+// The far end: offers an aperture; writes each new first word, when the
+// tripwire on it fires, back to the first word of the peer's aperture, if the
+// peer named one; until the link ends. Answers bare wake-ups in turn with that,
+// if asked to.
 absl::Status Serve(const BenchEnds& ends, bool spin,
-                   const std::function<void()>& ready) {
+                   const std::function<void()>& ready,
+                   const BareWakeUp* bare = nullptr) {
   auto nic = OpenBenchNic(ends.far_port, "bench-far", spin);
   if (!nic.ok()) return nic.status();
   Memory memory;
@@ -85,6 +91,11 @@ absl::Status Serve(const BenchEnds& ends, bool spin,
       if (fired == before) return absl::OkStatus();
       std::memcpy(&seen, memory.bytes, sizeof seen);
       if (!WriteWord(*context, back, seen).ok()) return absl::OkStatus();
+      if (bare != nullptr && fired % kTurnRounds == 0) {
+        for (uint64_t i = 0; i < kTurnRounds; ++i) {
+          if (!bare->AwaitAndAnswer()) return absl::OkStatus();
+        }
+      }
       if (seen != UINT64_MAX) continue;
       answers = false;  // the last: now only the link's end is of interest
     }
@@ -120,10 +131,18 @@ absl::StatusOr<RemoteAperture> Connect(Context& context,
 
 }  // namespace
 
-absl::StatusOr<RoundTrip> NicRoundTrip(const BenchEnds& ends, bool spin,
-                                       int rounds) {
+namespace {
+
+RoundTrip Summary(Latencies& times) {
+  return {times.Quantile(0.5), times.Quantile(0.99)};
+}
+
+// Spins without `bare`, and blocks with it.
+absl::StatusOr<BlockingRoundTrip> RoundTrips(const BenchEnds& ends, int rounds,
+                                             const BareWakeUp* bare) {
+  const bool spin = bare == nullptr;
   auto far = FarEnd::Start(ends, [&](const std::function<void()>& ready, int) {
-    return Serve(ends, spin, ready);
+    return Serve(ends, spin, ready, bare);
   });
   if (!far.ok()) return far.status();
   auto nic = OpenBenchNic(ends.near_port, "bench-near", spin);
@@ -132,6 +151,7 @@ absl::StatusOr<RoundTrip> NicRoundTrip(const BenchEnds& ends, bool spin,
   auto context = (*nic)->CreateContext();
   Clock& clock = (*nic)->clock();
   Latencies times(static_cast<size_t>(rounds));
+  Latencies bare_times(static_cast<size_t>(rounds));
   {
     Aperture aperture = context->Export(memory.all(), Access::kWrite);
     Tripwire tripwire = WatchWord(*context, aperture);
@@ -152,17 +172,116 @@ absl::StatusOr<RoundTrip> NicRoundTrip(const BenchEnds& ends, bool spin,
             absl::StrCat("no answer to word ", i + 1));
       }
       if (i >= warm_up) times.Add(clock.NowNs() - begin);
+      if (bare == nullptr || (answers + 1) % kTurnRounds != 0) continue;
+      for (uint64_t k = 0; k < kTurnRounds; ++k) {
+        const uint64_t asked = clock.NowNs();
+        if (!bare->AskAndAwait()) return absl::InternalError("no wake-up");
+        bare_times.Add(clock.NowNs() - asked);
+      }
     }
     context->Close(to->link);
     // Say goodbye before going: the engine runs only while somebody calls it.
     (*nic)->WaitUntil([] { return false; }, clock.NowNs() + 20 * kMillisecond);
   }
   if (auto report = far->Finish(); !report.ok()) return report.status();
-  return RoundTrip{times.Quantile(0.5), times.Quantile(0.99)};
+  BlockingRoundTrip result;
+  result.nic = Summary(times);
+  if (bare != nullptr) result.wake_up = Summary(bare_times);
+  return result;
 }
 
+}  // namespace
+
+absl::StatusOr<RoundTrip> NicRoundTrip(const BenchEnds& ends, int rounds) {
+  auto times = RoundTrips(ends, rounds, nullptr);
+  if (!times.ok()) return times.status();
+  return times->nic;
+}
+
+absl::StatusOr<BlockingRoundTrip> NicBlockingRoundTrip(const BenchEnds& ends,
+                                                       int rounds) {
+  auto bare = BareWakeUp::Make();
+  if (!bare.ok()) return bare.status();
+  return RoundTrips(ends, rounds, &*bare);
+}
+
+namespace {
+
+// Writes with a Completion each, round and round: as many under way as the
+// window holds, the oldest first to be waited for.
+class WritesUnderWay {
+ public:
+  WritesUnderWay(Context& context, const RemoteAperture& to,
+                 std::span<const uint8_t> data, uint32_t write_bytes,
+                 size_t window, size_t list)
+      : context_(context),
+        data_(data),
+        write_bytes_(write_bytes),
+        completions_(window),
+        requests_(list) {
+    for (WriteRequest& request : requests_) request.to = to;
+  }
+
+  uint64_t bytes_done() const { return done_ * write_bytes_; }
+
+  // Posts the next list, once there is room for it.
+  absl::Status Post() {
+    const size_t list = requests_.size();
+    while (posted_ + list - done_ > completions_.size()) {
+      if (auto status = WaitForOldest(); !status.ok()) return status;
+    }
+    for (WriteRequest& request : requests_) {
+      request.offset = next_offset_;
+      request.data = data_.subspan(next_offset_, write_bytes_);
+      request.completion = &completions_[next_];
+      if (++next_ == completions_.size()) next_ = 0;
+      next_offset_ += write_bytes_;
+      if (next_offset_ + write_bytes_ > data_.size()) next_offset_ = 0;
+    }
+    posted_ += list;
+    if (list > 1) return context_.WriteMany(requests_);
+    const WriteRequest& only = requests_.front();
+    return context_.Write(only.to, only.offset, only.data, only.completion);
+  }
+
+  absl::Status WaitForAll() {
+    while (done_ < posted_) {
+      if (auto status = WaitForOldest(); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status WaitForOldest() {
+    Completion& oldest = completions_[oldest_];
+    if (!oldest.done()) {
+      Nic& nic = context_.nic();
+      if (!nic.WaitUntil([&] { return oldest.done(); },
+                         nic.clock().NowNs() + kPatienceNs)) {
+        return absl::DeadlineExceededError("a write does not complete");
+      }
+    }
+    if (oldest.status != OpStatus::kOk)
+      return absl::InternalError(ToString(oldest.status));
+    ++done_;
+    if (++oldest_ == completions_.size()) oldest_ = 0;
+    return absl::OkStatus();
+  }
+
+  Context& context_;
+  const std::span<const uint8_t> data_;
+  const uint32_t write_bytes_;
+  std::vector<Completion> completions_;
+  std::vector<WriteRequest> requests_;
+  uint64_t posted_ = 0, done_ = 0;
+  size_t next_ = 0, oldest_ = 0;  // of completions_
+  uint64_t next_offset_ = 0;
+};
+
+}  // namespace
+
 absl::StatusOr<Goodput> NicGoodput(const BenchEnds& ends, uint32_t write_bytes,
-                                   uint64_t duration_ns) {
+                                   size_t list, uint64_t duration_ns) {
   auto far = FarEnd::Start(ends, [&](const std::function<void()>& ready, int) {
     return Serve(ends, true, ready);
   });
@@ -174,51 +293,25 @@ absl::StatusOr<Goodput> NicGoodput(const BenchEnds& ends, uint32_t write_bytes,
   Clock& clock = (*nic)->clock();
   auto to = Connect(*context, {});
   if (!to.ok()) return to.status();
-  // Enough under way to keep the wire busy. The data lies in half a megabyte, or
-  // as much as one write needs: as much as the raw port's bursts, so that both
-  // find it in the same caches.
+  // Enough under way to keep the wire busy. The data lies in half a megabyte,
+  // or as much as one write needs: as much as the raw port's bursts, so that
+  // both find it in the same caches.
   const size_t span_bytes = std::max<size_t>(kBulkBytes, write_bytes);
-  const size_t window =
-      std::clamp<size_t>(2 * kBulkBytes / write_bytes, 4, 256);
-  std::vector<Completion> completions(window);
-  std::vector<bool> used(window, false);
+  const size_t window = std::max(
+      2 * list, std::clamp<size_t>(2 * kBulkBytes / write_bytes, 4, 256));
+  WritesUnderWay writes(*context, *to, memory.all().first(span_bytes),
+                        write_bytes, window, list);
   const auto frames_sent = [&] { return (*nic)->counters().tx_frames; };
   const uint64_t frames_before = frames_sent();
   const uint64_t begin = clock.NowNs();
+  for (size_t next = 0;
+       next % kClockWrites >= list || clock.NowNs() - begin < duration_ns;
+       next += list) {
+    if (auto status = writes.Post(); !status.ok()) return status;
+  }
+  if (auto status = writes.WaitForAll(); !status.ok()) return status;
   Goodput result;
-  const auto wait_for = [&](size_t slot) -> absl::Status {
-    Completion& completion = completions[slot];
-    if (!completion.done() &&
-        !(*nic)->WaitUntil([&] { return completion.done(); },
-                           clock.NowNs() + kPatienceNs)) {
-      return absl::DeadlineExceededError("a write does not complete");
-    }
-    if (completion.status != OpStatus::kOk)
-      return absl::InternalError(ToString(completion.status));
-    result.bytes += write_bytes;
-    return absl::OkStatus();
-  };
-  size_t next = 0;
-  // The raw port's benchmark looks at the clock once in 32 frames, too.
-  for (; next % 32 != 0 || clock.NowNs() - begin < duration_ns; ++next) {
-    const size_t slot = next % window;
-    if (used[slot]) {
-      if (auto status = wait_for(slot); !status.ok()) return status;
-    }
-    used[slot] = true;
-    completions[slot].status = OpStatus::kPending;
-    const uint64_t offset =
-        slot % (span_bytes / write_bytes) * write_bytes;
-    if (auto status = context->Write(*to, offset,
-                                     memory.all().subspan(offset, write_bytes),
-                                     &completions[slot]);
-        !status.ok())
-      return status;
-  }
-  for (size_t slot = 0; slot < std::min(next, window); ++slot) {
-    if (auto status = wait_for((next + slot) % window); !status.ok())
-      return status;
-  }
+  result.bytes = writes.bytes_done();
   result.ns = clock.NowNs() - begin;
   result.frames = frames_sent() - frames_before;
   context->Close(to->link);

@@ -127,17 +127,38 @@ absl::StatusOr<Goodput> RawGoodput(const BenchEnds& ends, uint64_t duration_ns,
                                    uint32_t frame_bytes = 0,
                                    uint64_t memory_bytes = 0);
 
-// The NIC's API over them. `spin` waits by spinning for as long as it takes,
-// otherwise by blocking at once.
-absl::StatusOr<RoundTrip> NicRoundTrip(const BenchEnds& ends, bool spin,
-                                       int rounds);
+// The NIC's API over them, waiting by spinning for as long as it takes.
+absl::StatusOr<RoundTrip> NicRoundTrip(const BenchEnds& ends, int rounds);
+// The same, waiting by blocking at once; and in turn with it, a few rounds of
+// one and a few of the other, bare wake-ups between the same two threads. One
+// after the other would meet another machine each: what waking a sleeper takes
+// changes from second to second.
+struct BlockingRoundTrip {
+  RoundTrip nic, wake_up;
+};
+absl::StatusOr<BlockingRoundTrip> NicBlockingRoundTrip(const BenchEnds& ends,
+                                                       int rounds);
+// Writes of so many bytes, posted in lists of so many (1: each by a call of its
+// own).
 absl::StatusOr<Goodput> NicGoodput(const BenchEnds& ends, uint32_t write_bytes,
-                                   uint64_t duration_ns);
+                                   size_t list, uint64_t duration_ns);
 
-// The same 8 bytes there and back by other means, always on this machine: what
-// a bare wake-up costs, and what sockets do. `spin` reads until something is
-// there, otherwise reads block. REQUIRES: run by Isolated.
-enum class Peer { kEventFd, kUdp, kTcp };
+// Eventfds between two processes, whose reads block. To be made before the
+// second process is.
+class BareWakeUp {
+ public:
+  static absl::StatusOr<BareWakeUp> Make();
+  bool AskAndAwait() const;     // the near end
+  bool AwaitAndAnswer() const;  // the far end
+
+ private:
+  UniqueFd near_, far_;  // what each reads
+};
+
+// The same 8 bytes there and back by sockets, always on this machine. `spin`
+// reads until something is there, otherwise reads block. REQUIRES: run by
+// Isolated.
+enum class Peer { kUdp, kTcp };
 absl::StatusOr<RoundTrip> PeerRoundTrip(const BenchEnds& ends, Peer peer,
                                         bool spin, int rounds);
 

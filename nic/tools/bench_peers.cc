@@ -33,17 +33,6 @@ absl::Status Error(const char* what) {
   return absl::ErrnoToStatus(errno, what);
 }
 
-absl::StatusOr<Way> MakeEventFds() {
-  Way way;
-  way.near_in.reset(eventfd(0, EFD_CLOEXEC));
-  way.far_in.reset(eventfd(0, EFD_CLOEXEC));
-  if (!way.near_in || !way.far_in) return Error("eventfd");
-  way.near_out.reset(::dup(way.far_in.get()));
-  way.far_out.reset(::dup(way.near_in.get()));
-  if (!way.near_out || !way.far_out) return Error("dup");
-  return way;
-}
-
 // A socket of 127.0.0.1 and its address.
 absl::StatusOr<UniqueFd> Bind(int type, sockaddr_in* address) {
   UniqueFd fd(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
@@ -132,8 +121,6 @@ bool Take(const UniqueFd& fd) {
 
 absl::StatusOr<Way> Make(Peer peer) {
   switch (peer) {
-    case Peer::kEventFd:
-      return MakeEventFds();
     case Peer::kUdp:
       return MakeUdp();
     case Peer::kTcp:
@@ -143,6 +130,17 @@ absl::StatusOr<Way> Make(Peer peer) {
 }
 
 }  // namespace
+
+absl::StatusOr<BareWakeUp> BareWakeUp::Make() {
+  BareWakeUp made;
+  made.near_.reset(eventfd(0, EFD_CLOEXEC));
+  made.far_.reset(eventfd(0, EFD_CLOEXEC));
+  if (!made.near_ || !made.far_) return Error("eventfd");
+  return made;
+}
+
+bool BareWakeUp::AskAndAwait() const { return Put(far_) && Take(near_); }
+bool BareWakeUp::AwaitAndAnswer() const { return Take(far_) && Put(near_); }
 
 absl::StatusOr<RoundTrip> PeerRoundTrip(const BenchEnds& ends, Peer peer,
                                         bool spin, int rounds) {

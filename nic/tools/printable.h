@@ -4,15 +4,15 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+
+#include "nic/base/printable.h"
 
 namespace tripwire::tools {
 
 // A peer chooses its names, and terminals obey control characters.
-inline std::string Printable(std::string text) {
-  for (char& c : text) {
-    if (static_cast<uint8_t>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return text;
+inline std::string Printable(std::string_view text) {
+  return MakePrintable(text, SIZE_MAX, '?');
 }
 
 }  // namespace tripwire::tools

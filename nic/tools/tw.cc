@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <string>
 
+#include "nic/control/unreadable.h"
 #include "nic/tools/commands.h"
 
 int main(int argc, char** argv) {
@@ -38,6 +39,7 @@ int main(int argc, char** argv) {
   }
   spdlog::set_default_logger(spdlog::stderr_color_mt("tw"));
   spdlog::set_level(spdlog::level::from_str(log_level));
+  tripwire::KeepQuietAboutUnreadable();
   const absl::Status status = run();
   if (!status.ok()) {
     std::fprintf(stderr, "tw: %s\n", std::string(status.message()).c_str());

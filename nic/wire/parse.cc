@@ -78,7 +78,9 @@ ParseResult Parse(std::span<const uint8_t> frame, FrameView* view) {
   const size_t head_bytes = std::min(frame.size(), sizeof view->head);
   if (head_bytes == sizeof view->head) {
     std::memcpy(view->head, frame.data(), sizeof view->head);
-  } else if (head_bytes >= kMinFrameBytes) {
+  } else if (head_bytes == kMinFrameBytes) {
+    std::memcpy(view->head, frame.data(), kMinFrameBytes);
+  } else if (head_bytes > kMinFrameBytes) {
     std::memcpy(view->head, frame.data(), kMinFrameBytes);
     std::memcpy(view->head + kMinFrameBytes, frame.data() + kMinFrameBytes,
                 head_bytes - kMinFrameBytes);

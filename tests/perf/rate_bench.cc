@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // How many frames a second one core takes: the bare port against the whole receive
 // path (validate, order, place, match, notify), by frame size, tripwires armed and
-// how many of the frames hit one. The port plays frames back from memory, so that
-// nothing but the receiver is timed; every run checks that no frame was lost and that
-// each hit was counted, once.
+// how many of the frames hit one. The port plays frames back from memory, or they
+// come through DPDK's ring driver, and only the receiver is timed; every run checks
+// that no frame was lost and that each hit was counted, once.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdint>
@@ -18,6 +18,7 @@
 #include "nic/port/port.h"
 #include "nic/wire/layout.h"
 #include "tests/perf/rate_receiver.h"
+#include "tests/perf/ring_pair.h"
 
 namespace tripwire {
 namespace {
@@ -32,7 +33,33 @@ struct Settings {
   uint32_t stride = 64;
   double seconds = 0.5;
   bool checksum = false;
+  bool ring = false;
   bool json = false;
+};
+
+// What the bare port's user does: looks at frames, and takes their bytes into
+// memory used over and over.
+class RawReceiver {
+ public:
+  RawReceiver(Port& port, uint32_t frame_bytes)
+      : port_(port), room_(frame_bytes + 64), frames_(kBurst),
+        kept_(kBurst * room_) {}
+  size_t Turn() {
+    const size_t n = port_.Receive(frames_);
+    for (size_t i = 0; i < n; ++i) {
+      if (frames_[i].data[12] != wire::kEtherType[0]) Fail("not our frame");
+      std::memcpy(kept_.data() + i * room_, frames_[i].data,
+                  frames_[i].length_bytes);
+    }
+    port_.Release({frames_.data(), n});
+    return n;
+  }
+
+ private:
+  Port& port_;
+  const size_t room_;
+  std::vector<Frame> frames_;
+  std::vector<uint8_t> kept_;
 };
 
 // Plays frames of one link, numbering and aiming them as it hands them out.
@@ -111,55 +138,70 @@ class ReplayPort final : public Port {
   uint64_t sequence_ = 1, sent_ = 0;
 };
 
-// One receiver with one link, and the frames for it.
+// One receiver with one link, and the frames for it. Frames a second.
 class Bench {
  public:
-  Bench(const Settings& settings, uint32_t size_bytes, uint32_t tripwires,
-        uint32_t hits)
-      : seconds_(settings.seconds) {
-    const uint32_t frame_bytes = RateFrameBytes(
-        RateDataBytes(size_bytes, settings.checksum), settings.checksum);
-    auto port = std::make_unique<ReplayPort>(frame_bytes, settings.checksum);
-    port_ = port.get();
+  virtual ~Bench() = default;
+  // The floor: frames from the port, their headers looked at, their data taken.
+  virtual double Raw() = 0;
+  virtual double Full() = 0;
+
+  uint32_t wire_bytes() const { return receiver_->target().wire_bytes(); }
+  uint32_t frame_bytes() const {
+    return receiver_->target().frame_bytes + kFcsBytes;
+  }
+
+ protected:
+  explicit Bench(const Settings& settings)
+      : settings_(settings), ns_(static_cast<uint64_t>(settings.seconds * 1e9)) {}
+  uint32_t FrameBytes(uint32_t size_bytes) const {
+    return RateFrameBytes(RateDataBytes(size_bytes, settings_.checksum),
+                          settings_.checksum);
+  }
+  void Attach(std::unique_ptr<Port> port, const MacAddress& peer,
+              uint32_t size_bytes, uint32_t tripwires, uint32_t hits) {
     receiver_ = std::make_unique<RateReceiver>(
-        std::move(port), MacAddress{{2, 0, 0, 0, 0, 2}},
-        RateLoad{tripwires, hits, settings.stride}, size_bytes,
-        settings.checksum);
+        std::move(port), peer, RateLoad{tripwires, hits, settings_.stride},
+        size_bytes, settings_.checksum);
+  }
+
+  const Settings& settings_;
+  const uint64_t ns_;
+  SystemClock clock_;
+  std::unique_ptr<RateReceiver> receiver_;
+};
+
+class ReplayBench final : public Bench {
+ public:
+  ReplayBench(const Settings& settings, uint32_t size_bytes, uint32_t tripwires,
+              uint32_t hits)
+      : Bench(settings) {
+    auto port =
+        std::make_unique<ReplayPort>(FrameBytes(size_bytes), settings.checksum);
+    port_ = port.get();
+    Attach(std::move(port), MacAddress{{2, 0, 0, 0, 0, 2}}, size_bytes,
+           tripwires, hits);
     port_->Begin(receiver_->target());
   }
 
-  // The floor: frames from the port, their headers looked at, their data taken.
-  double Raw() {
-    const uint32_t frame_bytes = receiver_->target().frame_bytes;
-    std::vector<Frame> frames(kBurst);
-    std::vector<uint8_t> kept(kBurst * (frame_bytes + 64));
+  double Raw() override {
+    RawReceiver raw(*port_, receiver_->target().frame_bytes);
     uint64_t count = 0;
     const uint64_t start = clock_.NowNs();
     uint64_t now = start;
-    const uint64_t end = start + Ns();
-    while (now < end) {
-      for (int turn = 0; turn < 64; ++turn) {
-        const size_t n = port_->Receive(frames);
-        for (size_t i = 0; i < n; ++i) {
-          if (frames[i].data[12] != wire::kEtherType[0]) Fail("not our frame");
-          std::memcpy(kept.data() + i * (frame_bytes + 64), frames[i].data,
-                      frames[i].length_bytes);
-        }
-        port_->Release({frames.data(), n});
-        count += n;
-      }
+    while (now < start + ns_) {
+      for (int turn = 0; turn < 64; ++turn) count += raw.Turn();
       now = clock_.NowNs();
     }
     return static_cast<double>(count) / (static_cast<double>(now - start) / 1e9);
   }
 
-  double Full() {
+  double Full() override {
     // What the raw floor took is not for this link.
     receiver_->Expect(port_->played() + 1);
     const uint64_t start = clock_.NowNs();
     uint64_t now = start;
-    const uint64_t end = start + Ns();
-    while (now < end) {
+    while (now < start + ns_) {
       for (int turn = 0; turn < 16; ++turn) receiver_->Turn(now);
       now = clock_.NowNs();
     }
@@ -167,19 +209,102 @@ class Bench {
            (static_cast<double>(now - start) / 1e9);
   }
 
-  uint32_t wire_bytes() const { return receiver_->target().wire_bytes(); }
-  uint32_t frame_bytes() const {
-    return receiver_->target().frame_bytes + kFcsBytes;
+ private:
+  ReplayPort* port_ = nullptr;
+};
+
+// The sender fills the ring with as much as a window allows, then the receiver
+// empties it: only that is timed.
+class RingBench final : public Bench {
+ public:
+  RingBench(const Settings& settings, uint32_t size_bytes, uint32_t tripwires,
+            uint32_t hits)
+      : Bench(settings) {
+    auto pair = OpenRingPair(std::max(FrameBytes(size_bytes), 1514u));
+    if (!pair.ok()) Fail(std::string(pair.status().message()).c_str());
+    rings_ = std::move(pair->rings);
+    sender_ = std::move(pair->sender);
+    port_ = pair->receiver.get();
+    Attach(std::move(pair->receiver), sender_->info().mac, size_bytes,
+           tripwires, hits);
+    blank_.resize(receiver_->target().frame_bytes);
+    receiver_->target().Build(blank_.data());
+  }
+  ~RingBench() override { receiver_.reset(); }
+
+  double Raw() override {
+    RawReceiver raw(*port_, receiver_->target().frame_bytes);
+    return Rate([&](uint64_t) { return raw.Turn(); });
+  }
+  double Full() override {
+    receiver_->Expect(next_);
+    const double rate = Rate([&](uint64_t now) {
+      const uint64_t before = receiver_->Count();
+      receiver_->Turn(now);
+      return receiver_->Count() - before;
+    });
+    receiver_->Check();
+    return rate;
   }
 
  private:
-  uint64_t Ns() const { return static_cast<uint64_t>(seconds_ * 1e9); }
+  static constexpr size_t kWindow = kWindowFrames - kReservedFrames;
 
-  const double seconds_;
-  SystemClock clock_;
-  ReplayPort* port_ = nullptr;
-  std::unique_ptr<RateReceiver> receiver_;
+  // Turns until all has come, again and again.
+  template <typename Turn>
+  double Rate(Turn turn) {
+    uint64_t frames = 0, spent = 0;
+    for (const uint64_t begin = clock_.NowNs(); clock_.NowNs() < begin + ns_;) {
+      const size_t sent = SendWindow();
+      const uint64_t start = clock_.NowNs();
+      for (size_t come = 0, idle = 0; come < sent;) {
+        const size_t n = turn(start);
+        come += n;
+        idle = n > 0 ? 0 : idle + 1;
+        if (idle > 1000) Fail("frames were lost");
+      }
+      spent += clock_.NowNs() - start;
+      frames += sent;
+    }
+    return static_cast<double>(frames) * 1e9 / static_cast<double>(spent);
+  }
+
+  size_t SendWindow() {
+    for (size_t n = 1; n > 0;) {  // acknowledgements
+      n = sender_->Receive(frames_);
+      sender_->Release({frames_.data(), n});
+    }
+    size_t sent = 0;
+    while (sent < kWindow) {
+      const size_t have = sender_->Allocate(
+          {frames_.data(), std::min(frames_.size(), kWindow - sent)});
+      for (size_t i = 0; i < have; ++i) {
+        std::memcpy(frames_[i].data, blank_.data(), blank_.size());
+        receiver_->target().Number(next_++, frames_[i].data);
+        frames_[i].length_bytes = static_cast<uint32_t>(blank_.size());
+      }
+      if (have == 0 || sender_->Transmit(0, {frames_.data(), have}) != have)
+        Fail("the ring takes no window");
+      sent += have;
+    }
+    return sent;
+  }
+
+  std::shared_ptr<void> rings_;
+  std::unique_ptr<Port> sender_;
+  Port* port_ = nullptr;
+  std::vector<uint8_t> blank_;
+  std::vector<Frame> frames_ = std::vector<Frame>(kBurst);
+  uint64_t next_ = 1;
 };
+
+std::unique_ptr<Bench> MakeBench(const Settings& settings, uint32_t size_bytes,
+                                 uint32_t tripwires, uint32_t hits) {
+  if (settings.ring) {
+    return std::make_unique<RingBench>(settings, size_bytes, tripwires, hits);
+  }
+  return std::make_unique<ReplayBench>(settings, size_bytes, tripwires, hits);
+}
 
 void Print(const Settings& settings, const Bench& bench, uint32_t tripwires, uint32_t hits,
            double raw, double full) {
@@ -213,6 +338,8 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(8, 4096));
   app.add_option("--seconds", settings.seconds, "For each figure");
   app.add_flag("--checksum", settings.checksum, "Frames carry a CRC32C, as on Ethernet");
+  app.add_flag("--ring", settings.ring,
+               "Through two ports of DPDK's ring driver, not played from memory");
   app.add_flag("--json", settings.json, "One JSON object a line");
   CLI11_PARSE(app, argc, argv);
   settings.stride = settings.stride / 8 * 8;
@@ -225,13 +352,13 @@ int main(int argc, char** argv) {
     for (const uint32_t tripwires : settings.tripwires) {
       for (const uint32_t hits : settings.hits) {
         if (tripwires == 0 && hits != settings.hits.front()) continue;
-        tripwire::Bench bench(settings, size, tripwires, hits);
+        auto bench = tripwire::MakeBench(settings, size, tripwires, hits);
         double raw = 0, full = 0;
         for (int repeat = 0; repeat < 3; ++repeat) {
-          raw = std::max(raw, bench.Raw());
-          full = std::max(full, bench.Full());
+          raw = std::max(raw, bench->Raw());
+          full = std::max(full, bench->Full());
         }
-        tripwire::Print(settings, bench, tripwires, tripwires == 0 ? 0 : hits, raw, full);
+        tripwire::Print(settings, *bench, tripwires, tripwires == 0 ? 0 : hits, raw, full);
       }
     }
   }

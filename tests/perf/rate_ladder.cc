@@ -201,7 +201,8 @@ class Sender {
       port_.Release({frames_.data() + sent, have - sent});
       next_ += sent;
     }
-    if (full_ || sent == 0) Hear();
+    // Acknowledgements cost what frames do: each is looked for when it is time.
+    if (full_ ? room < kWindow / 2 : sent == 0) Hear();
   }
 
  private:

@@ -9,7 +9,9 @@ run() {
   out=$(timeout 120 "$tw" bench --json --rounds 500 --seconds 0.1 --sizes 64,4096,1048576 "$@")
   echo "$out"
   [[ $(grep -c '"test":"round_trip".*"ratio":[0-9.]*}' <<<"$out") == 2 ]]
-  [[ $(grep -c '"test":"goodput".*"ratio":[0-9.]*}' <<<"$out") == 3 ]]
+  # The two shorter ones also in lists.
+  [[ $(grep -c '"test":"goodput".*"same_frames_ratio":[0-9.]*,"ratio":[0-9.]*}' <<<"$out") == 5 ]]
+  [[ $(grep -c '"test":"goodput".*"list":32,' <<<"$out") == 2 ]]
   [[ $(grep -c '"test":"peer","peer":"eventfd".*"ratio":[0-9.]*}' <<<"$out") == 1 ]]
 }
 run

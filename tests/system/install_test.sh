@@ -58,10 +58,12 @@ int main() {
       if (ca->Poll({&event, 1}) && event.kind == EventKind::kLinkDown) return 4;
       if (!sent && ca->IsUp(*link)) {
         const uint8_t hello[8] = {42};
-        sent = ca->Write(ca->Import(*link, aperture.name()), 0, hello, &done).ok();
+        const RemoteAperture there = ca->Import(*link, aperture.name());
+        const WriteRequest list[] = {{there, 8, hello}, {there, 0, hello, &done}};
+        sent = ca->WriteMany(list).ok();
       }
     }
-    if (wire.count() != 1 || memory[0] != 42) return 5;
+    if (wire.count() != 1 || memory[0] != 42 || memory[8] != 42) return 5;
     std::puts("the tripwire fired");
     wire.Remove();
     aperture.Revoke();

@@ -72,6 +72,18 @@ TEST(ScaleSim, EqualSendersGetEqualShares) {
   ExpectPerfect(result.verdict);
 }
 
+// One of two whose whole window was dropped finds its way back: what it then sends is
+// answered sooner than anything while the queue was full.
+TEST(ScaleSim, OneOfTwoIsNotShutOut) {
+  const FairnessResult result = RunFairness({.senders = 2});
+  EXPECT_GT(result.jain, 0.7);
+  EXPECT_GT(result.utilisation, 0.9);
+}
+
+TEST(ScaleSim, GoingBackNLeavesAGapWithOneTimeOut) {
+  EXPECT_GT(RunFairness({.senders = 2, .go_back_n = true}).utilisation, 0.8);
+}
+
 TEST(ScaleSim, IncastEndsSoonAfterTheWireCouldHaveCarriedIt) {
   const IncastResult result = RunIncast({.senders = 32});
   ASSERT_TRUE(result.is_finished);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "nic/control/unreadable.h"
 #include "tests/unit/datapath/scripted_peer.h"
 
 namespace tripwire {
@@ -143,6 +144,21 @@ TEST_F(ControlTest, BodiesThatAreNoProtobufAreDroppedAndCounted) {
   EXPECT_EQ(peer_.counters().drop_malformed, before + 5);
 }
 
+// Nor do they fill a log. (That of names which are no UTF-8 is what protobuf
+// tells.)
+TEST_F(ControlTest, UnreadableNamesAreCountedAndNotTold) {
+  KeepQuietAboutUnreadable();
+  const uint64_t before = peer_.counters().drop_malformed;
+  ::testing::internal::CaptureStderr();
+  // A connect whose service, field 3, is one byte that begins no character.
+  wire::FrameHeader header{};
+  header.version = wire::kVersion;
+  header.type = wire::kConnect;
+  peer_.Send(peer_.Frame(header, {0x1a, 1, 0xff}));
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(peer_.counters().drop_malformed, before + 1);
+}
+
 TEST_F(ControlTest, TheSmallerFrameAndTheStricterSideWin) {
   control::Connect connect = peer_.ConnectBody();
   connect.set_max_frame_bytes(900);
@@ -256,6 +272,97 @@ TEST_F(ControlTest, ConnectsToTheNodeThatWasNamed) {
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].kind, EventKind::kLinkUp);
   EXPECT_EQ(events[0].link, link_);
+}
+
+// Has found "peer", and asked it three times in vain.
+class SilentNodeTest : public ControlTest {
+ protected:
+  void FindAndHearNoMore(const std::string& asked_for) {
+    Announce("peer", StartAndHearQuestion(asked_for));
+    for (int connects = 0; connects < 3;) {
+      peer_.Run(kMillisecond);
+      connects += static_cast<int>(peer_.Take(wire::kConnect).size());
+    }
+  }
+  // That question again, and its token.
+  uint32_t HearQuestionAgain() {
+    peer_.Run(85 * kMillisecond);
+    const auto questions =
+        Bodies<control::Discover>(peer_.Take(wire::kDiscover));
+    EXPECT_EQ(questions.size(), 1u);
+    if (questions.empty()) return 0;
+    EXPECT_EQ(questions[0].node(), "peer");
+    EXPECT_EQ(questions[0].service(), "far");
+    return questions[0].token();
+  }
+  void AnnounceFrom(const MacAddress& mac, const std::string& node,
+                    uint32_t token) {
+    peer_.set_source(mac);
+    Announce(node, token);
+    peer_.set_source(peer_.mac());
+  }
+  std::vector<control::Connect> ConnectsAt(Port& port) {
+    std::vector<Bytes> heard;
+    Frame frame;
+    while (port.Receive({&frame, 1}) > 0) {
+      Bytes bytes(frame.data, frame.data + frame.length_bytes);
+      port.Release({&frame, 1});
+      if (ScriptedPeer::View(bytes).type() == wire::kConnect) {
+        heard.push_back(std::move(bytes));
+      }
+    }
+    return Bodies<control::Connect>(heard);
+  }
+};
+
+TEST_F(SilentNodeTest, IsAskedForAgainAndConnectedToWhereItIsNow) {
+  const auto port = peer_.fabric().AddPort("the peer's new NIC");
+  const MacAddress now_at = port->info().mac;
+  FindAndHearNoMore("peer");
+  AnnounceFrom(now_at, "peer", HearQuestionAgain());
+  peer_.Run(30 * kMillisecond);
+  const auto connects = ConnectsAt(*port);
+  ASSERT_GE(connects.size(), 1u);
+  EXPECT_EQ(connects[0].link(), link_.value);
+  peer_.Run(300 * kMillisecond);
+  EXPECT_TRUE(peer_.Take(wire::kConnect).empty()) << "nobody is there";
+
+  // Whoever is there after all is told that it is too late.
+  peer_.SayControl(wire::kAccept, AcceptBody(), link_.value,
+                   connects[0].epoch());
+  EXPECT_EQ(peer_.Take(wire::kReset).size(), 1u);
+  EXPECT_TRUE(peer_.Events().empty());
+  peer_.set_source(now_at);
+  peer_.SayControl(wire::kAccept, AcceptBody(), link_.value,
+                   connects[0].epoch());
+  const auto events = peer_.Events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].kind, EventKind::kLinkUp);
+}
+
+TEST_F(SilentNodeTest, IsNotExchangedForAnotherThoughNoneWasNamed) {
+  const auto port = peer_.fabric().AddPort("mallory");
+  FindAndHearNoMore("");
+  const uint32_t token = HearQuestionAgain();
+  AnnounceFrom(port->info().mac, "mallory", token);
+  peer_.Run(kSecond);
+  EXPECT_TRUE(ConnectsAt(*port).empty());
+  EXPECT_FALSE(peer_.Take(wire::kConnect).empty()) << "still asks the first";
+}
+
+TEST_F(SilentNodeTest, ThatAnswersTheQuestionKeepsItsRequest) {
+  const auto port = peer_.fabric().AddPort("the peer's second NIC");
+  FindAndHearNoMore("peer");
+  // Both of its NICs answer.
+  const uint32_t token = HearQuestionAgain();
+  AnnounceFrom(port->info().mac, "peer", token);
+  Announce("peer", token);
+  peer_.Run(2 * kSecond);
+  EXPECT_TRUE(ConnectsAt(*port).empty());
+  // Nor is it asked more often than otherwise.
+  const auto connects = Bodies<control::Connect>(peer_.Take(wire::kConnect));
+  EXPECT_GE(connects.size(), 4u);
+  EXPECT_LE(connects.size(), 6u);
 }
 
 TEST_F(ControlTest, ARefusalEndsTheAttempt) {

@@ -108,6 +108,7 @@ class ScriptedPeer {
                         FabricOptions fabric = {}, bool second_port = false)
       : fabric_(clock_, fabric),
         port_(fabric_.AddPort("peer", max_frame_bytes)),
+        source_(port_->info().mac),
         sequence_(options.first_sequence),
         expected_(options.first_sequence) {
     std::vector<std::unique_ptr<Port>> ports;
@@ -154,6 +155,8 @@ class ScriptedPeer {
     auto_acknowledge_ = false;
   }
   void set_credit(uint16_t credit) { credit_ = credit; }
+  // The MAC that frames come from, from now on; the script's own at first.
+  void set_source(const MacAddress& mac) { source_ = mac; }
   // What the script says it understands; REQUIRES: before Connect.
   void set_features(uint32_t features) { features_ = features; }
 
@@ -174,7 +177,7 @@ class ScriptedPeer {
               bool checksum = true) {
     Bytes frame(wire::kHeaderBytes + payload.size() + 64);
     std::memcpy(frame.data(), nic_mac_.bytes.data(), 6);
-    std::memcpy(frame.data() + 6, mac().bytes.data(), 6);
+    std::memcpy(frame.data() + 6, source_.bytes.data(), 6);
     std::memcpy(frame.data() + 12, wire::kEtherType, 2);
     std::memcpy(frame.data() + 14, &header, sizeof header);
     std::copy(payload.begin(), payload.end(),
@@ -314,6 +317,7 @@ class ScriptedPeer {
   Random random_{1};
   Fabric fabric_;
   std::unique_ptr<Port> port_;
+  MacAddress source_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Control> control_;
   MacAddress nic_mac_, second_mac_;

@@ -188,7 +188,12 @@ TEST_F(WindowTest, ALostTailIsSentAgainTogether) {
       peer_->Run(kMillisecond);
       again = Heard();
     }
-    ASSERT_EQ(again, std::set<uint32_t>{1});
+    EXPECT_TRUE(again.contains(1));
+    if (go_back_n) {
+      EXPECT_GE(again.size(), 8u);  // nobody keeps what comes after a gap
+      continue;
+    }
+    ASSERT_EQ(again.size(), 1u);
     Acknowledge(2);
     again = Heard();
     EXPECT_TRUE(again.contains(2));
@@ -205,6 +210,7 @@ TEST_F(WindowTest, OneLateFrameDoesNotMakeThoseAfterItLost) {
   Heard();
   WriteWords(20);
   ASSERT_EQ(Heard().size(), 20u);
+  peer_->Run(200 * kMicrosecond);
   Bytes bitmap(32);
   bitmap[0] = 0x07;
   Acknowledge(21, bitmap);

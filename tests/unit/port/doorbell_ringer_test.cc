@@ -34,6 +34,18 @@ TEST(DoorbellRinger, AddsOneAndWakesEachTime) {
   EXPECT_EQ(Count(bell.get()), 1000u);
 }
 
+TEST(DoorbellRinger, WritesToTheBellsOfThoseItTrusts) {
+  DoorbellRinger ringer;
+  UniqueFd bell(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  EXPECT_TRUE(ringer.RingBell(bell.get(), /*trusts_owner=*/true));
+  EXPECT_EQ(Count(bell.get()), 1u);
+  const uint64_t most = UINT64_MAX - 1;
+  ASSERT_EQ(write(bell.get(), &most, sizeof most),
+            static_cast<ssize_t>(sizeof most));
+  EXPECT_TRUE(ringer.RingBell(bell.get(), /*trusts_owner=*/true)) << "full";
+  EXPECT_FALSE(ringer.RingBell(-1, /*trusts_owner=*/true));
+}
+
 // The other owner of the bell has filled it and made it block.
 TEST(DoorbellRinger, IsNotBlockedByAHostileOwner) {
   DoorbellRinger ringer;

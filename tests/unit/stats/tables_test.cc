@@ -7,6 +7,7 @@
 
 #include "nic/api/nic_tables.h"
 #include "nic/api/stats/counters.h"
+#include "nic/tools/printable.h"
 #include "tests/sim/sim_pair.h"
 
 namespace tripwire::stats {
@@ -209,6 +210,17 @@ TEST_F(TablesTest, WhatEndedIsNotTold) {
   net_.RunFor(kSecond);
   EXPECT_EQ(ReadTables(pair_.right_nic, 10).all_links, 0u);
   EXPECT_EQ(ReadTables(pair_.left_nic, 10).all_links, 0u);
+}
+
+TEST(ToolsPrintable, LetsNoControlCharacterThroughToTheTerminal) {
+  EXPECT_EQ(tools::Printable("a\x1b[2J\x7f"), "a?[2J?");
+  EXPECT_EQ(tools::Printable("\xc2\x9b"
+                             "2J"),
+            "?2J")
+      << "CSI, as C1";
+  EXPECT_EQ(tools::Printable("\xc2\x80\xc2\x9f\xc2\xa0"), "??\xc2\xa0");
+  EXPECT_EQ(tools::Printable("\x9b\xff"), "??") << "no UTF-8";
+  EXPECT_EQ(tools::Printable("\xc3\xa9\xe2\x82\xac"), "\xc3\xa9\xe2\x82\xac");
 }
 
 }  // namespace
