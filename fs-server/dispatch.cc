@@ -228,6 +228,7 @@ void FileServer::Serve(rpc::Call incoming) {
   }
   if (!purge_scheduled_.load(std::memory_order_relaxed)) SchedulePurge();
   const OpInfo info = InfoOf(request->op_case());
+  calls_by_operation_.at(request->op_case()).fetch_add(1, std::memory_order_relaxed);
   OpContext ctx(this, session, std::move(call), *request, reply);
   if (info.journaled && AnswerFromJournal(&ctx)) return;
   int error = RunOp(&ctx, info);
@@ -241,6 +242,18 @@ void FileServer::Serve(rpc::Call incoming) {
   if (ctx.intended) RecordReply(&ctx, scratch.message);
   Answer(std::move(ctx.call), scratch.message, std::move(ctx.bulk), ctx.bulk_bytes,
          info.keep_reply, session->id, ctx.changes);
+}
+
+std::vector<std::pair<std::string, uint64_t>> FileServer::calls_by_operation() const {
+  std::vector<std::pair<std::string, uint64_t>> counts;
+  const auto* operations = pb::Call::descriptor()->FindOneofByName("op");
+  for (int i = 0; i < operations->field_count(); ++i) {
+    const auto* field = operations->field(i);
+    const uint64_t count = calls_by_operation_.at(static_cast<size_t>(field->number())).load(
+        std::memory_order_relaxed);
+    if (count != 0) counts.emplace_back(std::string(field->name()), count);
+  }
+  return counts;
 }
 
 }  // namespace tripwire::fs

@@ -11,6 +11,7 @@
 #include <optional>
 #include <shared_mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -62,6 +63,8 @@ class FileServer {
 
   // Counters, for people.
   uint64_t calls() const { return calls_.load(std::memory_order_relaxed); }
+  // The same by operation, named as in proto/: those asked for so far.
+  std::vector<std::pair<std::string, uint64_t>> calls_by_operation() const;
   uint64_t recalls() const { return recalls_.load(std::memory_order_relaxed); }
   size_t session_count();
 
@@ -149,6 +152,8 @@ class FileServer {
   absl::flat_hash_set<uint64_t> grace_for_;  // sessions that may still reclaim
   std::vector<std::function<void()>> after_grace_;
   std::atomic<uint64_t> calls_{0};
+  // By pb::Call::OpCase; 0: no operation that we know.
+  std::array<std::atomic<uint64_t>, pb::Call::kNull + 1> calls_by_operation_{};
   std::atomic<uint64_t> recalls_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> purge_scheduled_{false};

@@ -15,6 +15,7 @@ void LeaseTable::Grant(const FileId& id, uint64_t session, uint8_t what, uint64_
     if (holder.session == session) {
       // A session's two kinds share the later end: too long costs one needless recall.
       holder.what |= what;
+      holder.names_recalled = 0;
       holder.expires_ns = std::max(holder.expires_ns, expires_ns);
       return;
     }
@@ -22,8 +23,8 @@ void LeaseTable::Grant(const FileId& id, uint64_t session, uint8_t what, uint64_
   holders.push_back({session, expires_ns, what});
 }
 
-void LeaseTable::Take(const FileId& id, uint64_t session, uint8_t what, uint64_t now_ns,
-                      Holders* out) {
+void LeaseTable::Take(const FileId& id, uint64_t session, uint8_t what, bool one_name,
+                      uint64_t now_ns, Holders* out) {
   Shard& shard = ShardOf(id);
   std::lock_guard lock(shard.mutex);
   auto it = shard.map.find(id);
@@ -35,9 +36,14 @@ void LeaseTable::Take(const FileId& id, uint64_t session, uint8_t what, uint64_t
     } else if (holder->session != session && (holder->what & what) != 0) {
       const uint64_t until_ns =
           holder->expires_ns > now_ns ? holder->expires_ns : now_ns + answer_ns_;
-      out->push_back({holder->session, until_ns,
-                      static_cast<uint8_t>(holder->what & what)});
-      holder->what &= static_cast<uint8_t>(~what);
+      Holder taken{holder->session, until_ns, static_cast<uint8_t>(holder->what & what)};
+      uint8_t ended = taken.what;
+      if (one_name && (taken.what & kNames) != 0) {
+        taken.every_name = ++holder->names_recalled >= kMostNamesRecalled;
+        if (!taken.every_name) ended &= static_cast<uint8_t>(~kNames);
+      }
+      out->push_back(taken);
+      holder->what &= static_cast<uint8_t>(~ended);
       holder = holder->what == 0 ? holders.erase(holder) : holder + 1;
     } else {
       ++holder;

@@ -50,16 +50,23 @@ class LeaseTable {
     uint64_t session;
     uint64_t expires_ns;
     uint8_t what;
+    uint8_t names_recalled = 0;  // one by one, since the last grant
+    bool every_name = false;     // of those taken: all names are to be recalled
   };
 
   void Grant(const FileId& id, uint64_t session, uint8_t what, uint64_t expires_ns,
              uint64_t now_ns);
 
   // Removes the leases of others than `session` on any of `what`, and returns those
-  // that had not run out, with the time until which to wait for their holders. (A session's own lease stays: its reply tells it all.)
+  // that had not run out, with the time until which to wait for their holders. (A
+  // session's own lease stays: its reply tells it all.)
+  //
+  // `one_name`: of kNames, one name only is to be recalled. Its holder still has the
+  // others, and the lease on them; who is told so often (kMostNamesRecalled times) is to
+  // forget them all, and has none.
   using Holders = absl::InlinedVector<Holder, 4>;
-  void Take(const FileId& id, uint64_t session, uint8_t what, uint64_t now_ns,
-            Holders* holders);
+  void Take(const FileId& id, uint64_t session, uint8_t what, bool one_name,
+            uint64_t now_ns, Holders* holders);
 
   void EndSession(uint64_t session);
   void Clear();
@@ -67,6 +74,7 @@ class LeaseTable {
 
  private:
   static constexpr size_t kShards = 64;
+  static constexpr uint8_t kMostNamesRecalled = 16;
   using Map = absl::flat_hash_map<FileId, absl::InlinedVector<Holder, 1>>;
   struct alignas(64) Shard {
     std::mutex mutex;

@@ -54,7 +54,7 @@ void FileServer::TakeHolders(uint64_t session, const std::vector<Change>& change
     if ((change.what & (pb::RECALL_ATTR | pb::RECALL_DATA)) != 0) what |= LeaseTable::kInode;
     if ((change.what & pb::RECALL_NAMES) != 0) what |= LeaseTable::kNames;
     holders.clear();
-    leases_.Take(change.id, session, what, now_ns, &holders);
+    leases_.Take(change.id, session, what, !change.name.empty(), now_ns, &holders);
     for (const auto& holder : holders) {
       auto target = FindSession(holder.session);
       if (!target || target->exported == nullptr) continue;
@@ -68,6 +68,7 @@ void FileServer::TakeHolders(uint64_t session, const std::vector<Change>& change
       }
       if ((holder.what & LeaseTable::kNames) != 0) bits |= pb::RECALL_NAMES;
       recall->set_what(bits);
+      if (holder.every_name) continue;
       recall->set_name(change.name);
       recall->set_deleted(change.deleted);
     }

@@ -21,8 +21,9 @@
 #include "fs-server/file_server.h"
 #include "nic/api/open_nic.h"
 #include "nic/api/stats/stats.h"
-#include "nic/comm/rpc.h"
 #include "nic/base/process.h"
+#include "nic/comm/rpc.h"
+#include "nic/control/unreadable.h"
 #include "nic/port/port_spec.h"
 
 namespace tripwire::fs {
@@ -88,13 +89,18 @@ absl::StatusOr<ServerConfig> ToConfig(const Options& options) {
 }
 
 std::vector<stats::Group> FileCounters(FileServer& files) {
+  stats::Group calls{"calls", {}};
+  for (auto& [operation, count] : files.calls_by_operation()) {
+    calls.counters.push_back({std::move(operation), count});
+  }
   return {{"files",
            {{"calls", files.calls()},
             {"sessions", files.session_count()},
             {"open_files", files.opens().size()},
             {"leases", files.leases().size()},
             {"recalls", files.recalls()},
-            {"waiting_locks", files.locks().waiting()}}}};
+            {"waiting_locks", files.locks().waiting()}}},
+          std::move(calls)};
 }
 
 int Serve(const Options& options) {
@@ -183,6 +189,7 @@ int Main(int argc, char** argv) {
   }
   spdlog::set_default_logger(spdlog::stderr_color_mt("tw-fsd"));
   spdlog::set_level(spdlog::level::from_str(options.log_level));
+  KeepQuietAboutUnreadable();
   if (options.node.empty()) options.node = HostName();
   return Serve(options);
 }

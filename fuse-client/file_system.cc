@@ -77,6 +77,7 @@ absl::Status FileSystem::Start(rpc::Client* client) {
 void FileSystem::NoteServer(const pb::GreetingReply& greeting) {
   boot_verifier_.store(greeting.boot_verifier());
   root_fsid_.store(greeting.root_attr().fsid());
+  acts_as_caller_.store(greeting.acts_as_caller());
   // Copies of a running virtual machine have one boot; they have no memory in common.
   same_kernel_.store(greeting.machine() != 0 &&
                      greeting.machine() == fs::ThisMachine() &&

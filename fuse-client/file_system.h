@@ -77,6 +77,14 @@ extern thread_local RawRequest current_request;
 
 class Mutating;
 class Op;
+
+// The names that a listing has told so far, while it goes on from its start without a gap.
+struct ListedNames {
+  std::unique_ptr<DirectoryNames> names;  // none: it does not
+  uint64_t change = 0;          // the directory's change attribute before it
+  uint64_t mutations = 0;       // Node::mutations_begun before it
+  uint64_t recalls_before = 0;  // RecallLog::Now() before it
+};
 class ListingBuffer;
 struct OpenDirectory;
 
@@ -183,6 +191,7 @@ class FileSystem {
   friend class Op;
 
   void LookupDots(fuse_req_t req, Node* dir, bool parent);
+  void ReplyAbsent(Op& op, Node* dir);
   void ObserveRemoved(Op& op);
   void ChangedBeside(const Node* dir, std::string_view name);
 
@@ -231,6 +240,31 @@ class FileSystem {
   // Whether programs ask for extended attributes of what they list or look up.
   bool XattrsAreWanted() const;
 
+  // --- known_names.cc
+  bool AnswerKnownAbsent(fuse_req_t req, Node* dir, std::string_view name);
+  static bool KnowsNames(Node* dir);
+  static void ForgetNames(Node* dir) ABSL_EXCLUSIVE_LOCKS_REQUIRED(dir->mu);
+  // A lookup was answered that asked for the directory's change attribute; `allowed`: its
+  // caller may search there.
+  void NoteLookedIn(const Op& op, Node* dir, bool allowed);
+  void RenewNames(const Op& op, DirectoryNames* names, const Node* dir)
+      ABSL_SHARED_LOCKS_REQUIRED(recalls_.gate)
+          ABSL_EXCLUSIVE_LOCKS_REQUIRED(dir->mu);
+  // As KeepAttr, of a directory in which `op` has made or removed names; `is_second`: the
+  // other one of a rename.
+  void KeepDirectory(const Op& op, const Mutating& mutation, Node* dir,
+                     bool is_second = false);
+  // Around each call of a listing; the first before those from its start only.
+  void BeginNames(Node* dir, ListedNames* listed);
+  void CollectNames(const Op& op, Node* dir, const std::vector<pb::DirEntry>& entries,
+                    ListedNames* listed);
+  void AdoptNames(const Op& op, Node* dir, ListedNames* listed);
+  void AdoptNoNames(const Op& op, Node* dir);  // it has just been made
+  // A name was looked for in vain: the directory, if it is to be listed, and how much of
+  // it at the most.
+  NodeRef MissedOften(Node* dir, size_t* listing_bytes);
+  void ListNames(const fuse_ctx& caller, const NodeRef& dir, size_t listing_bytes);
+
   // --- pages (observe.cc). All of these may wait for reads and writes of ours that
   // are under way, so none may be called by who answers those.
   void RenewLease(Node& node, rpc::CancelToken* cancel = nullptr);
@@ -256,6 +290,7 @@ class FileSystem {
   int DropPosixLocks(fuse_req_t req, OpenFile* file, uint64_t owner);
 
   // --- directories (ops_dir.cc)
+  static bool ReadEntries(const Op& op, std::vector<pb::DirEntry>* entries);
   int FetchListing(fuse_req_t req, Node* node, OpenDirectory* dir, uint64_t cookie,
                    bool plus);
   Node* PlusEntry(const OpenDirectory& dir, Node* node, const pb::DirEntry& listed,
@@ -308,6 +343,7 @@ class FileSystem {
 
   const FsOptions options_;
   Remote remote_;
+  std::atomic<size_t> names_known_{0};  // in all directories; nodes_ count down
   NodeTable nodes_;
   BufferPool buffers_;
   UnstableData unstable_;
@@ -322,6 +358,7 @@ class FileSystem {
   std::atomic<uint64_t> root_fsid_{0};
   // What the server was given is in the kernel that is ours as well.
   std::atomic<bool> same_kernel_{false};
+  std::atomic<bool> acts_as_caller_{true};
   std::atomic<uint64_t> next_state_{1};
   std::atomic<uint64_t> xattrs_set_{0};      // grows as ours begin and end to set any
   std::atomic<uint64_t> xattr_asked_ns_{0};  // when the kernel last asked for one

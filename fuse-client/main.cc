@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/str_replace.h"
+#include "absl/synchronization/mutex.h"
 #include "fuse-client/daemon.h"
 #include "fuse-client/mount_options.h"
 #include "fuse-client/mount_runner.h"
@@ -17,6 +18,7 @@
 #include "nic/api/stats/stats.h"
 #include "nic/base/daemon.h"
 #include "nic/base/process.h"
+#include "nic/control/unreadable.h"
 #include "nic/port/port_spec.h"
 #include "spdlog/sinks/basic_file_sink.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
@@ -91,6 +93,11 @@ int Serve(const MountOptions& options, const std::string& mountpoint,
 }
 
 int Main(int argc, char** argv) {
+#ifdef NDEBUG
+  // Debian's absl looks for deadlocks at every lock, which takes time, and a graph
+  // of a million nodes' locks. Builds with assertions, and so tests, keep that.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+#endif
   MountOptions options;
   absl::Status status = ParseCommandLine(argc, argv, geteuid() == 0, &options);
   if (status.ok() && options.show_help) {
@@ -113,6 +120,7 @@ int Main(int argc, char** argv) {
     return kMountFailed;
   }
   if (options.fake) return 0;
+  KeepQuietAboutUnreadable();
   std::optional<Daemon> daemon;
   if (!options.foreground) daemon = Daemon::Fork(kProgram, kMountFailed);
   return Serve(options, *mountpoint, std::move(daemon));

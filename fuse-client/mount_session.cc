@@ -14,6 +14,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -224,6 +225,33 @@ void MountSession::StartThread() {
   }
 }
 
+void MountSession::TookRequest() {
+  const int left = reading_.fetch_sub(1) - 1;
+  // Two threads may both be right about the least; either will do.
+  if (left < least_reading_.load(std::memory_order_relaxed)) {
+    least_reading_.store(left, std::memory_order_relaxed);
+  }
+  if (left == 0) StartThread();
+}
+
+// Whether this thread, having answered, may end.
+bool MountSession::IsSpare() {
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+  const int64_t now_ms = time.tv_sec * 1000 + time.tv_nsec / 1000000;
+  int64_t end_ms = second_ends_ms_.load(std::memory_order_relaxed);
+  if (now_ms >= end_ms &&
+      second_ends_ms_.compare_exchange_strong(end_ms, now_ms + 1000)) {
+    // One beyond what was needed stays, lest the next request but one starts one.
+    spare_.store(least_reading_.exchange(reading_.load()) - 1);
+  }
+  int spare = spare_.load(std::memory_order_relaxed);
+  while (spare > 0) {
+    if (spare_.compare_exchange_weak(spare, spare - 1)) return true;
+  }
+  return false;
+}
+
 // One thread's life: read a request, make sure that somebody reads the next, answer.
 void MountSession::Work() {
   struct sigaction action = {};
@@ -248,7 +276,7 @@ void MountSession::Work() {
       over_.store(true);
       break;
     }
-    if (reading_.fetch_sub(1) == 1) StartThread();
+    TookRequest();
     const auto size = static_cast<size_t>(n);
     if (!HandleOurselves(buffer.get(), size)) {
       current_request.buffer = &buffer;
@@ -258,9 +286,11 @@ void MountSession::Work() {
       fuse_session_process_buf(session_, &buf);
       current_request.buffer = nullptr;
     }
-    if (reading_.fetch_add(1) >= options_.idle_threads) break;  // enough of us
+    const int others = reading_.fetch_add(1);
+    if (others >= options_.idle_threads || (others > 0 && IsSpare())) break;
   }
-  reading_.fetch_sub(1);
+  // The others may all have got something to do meanwhile.
+  if (reading_.fetch_sub(1) == 1) StartThread();
   buffer.reset();  // to the file system, which may go when the last thread has
   MutexLock lock(&mu_);
   threads_.erase(pthread_self());

@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <set>
 #include <string>
@@ -28,13 +29,16 @@ struct SessionOptions {
   std::vector<std::string> mount_options;
   uint32_t max_read = 1u << 20;
   int max_threads = 1024;
-  int idle_threads = 4;   // threads that wait for requests; more end after a while
+  int idle_threads = 16;  // at most so many wait for requests; most end sooner
 };
 
 // One mounted file system: the connection to the kernel and the threads that serve
 // it. Each thread reads a request and answers it before it reads the next; a new
 // thread is started whenever none would be left to read, so interrupts and forgets
-// always get through, however many requests wait for the server.
+// always get through, however many requests wait for the server. Threads that were
+// not needed for a second end, so that there are as many as the work needs: starting
+// them costs time, and the kernel takes them in turn, each with a buffer that is in
+// no cache any more.
 //
 // Thread-safe, except that Wait and the destructor are for one thread.
 class MountSession final : public KernelCache {
@@ -71,6 +75,8 @@ class MountSession final : public KernelCache {
   absl::Status Handshake();
   void Work();
   void StartThread();
+  void TookRequest();
+  bool IsSpare();
   bool HandleOurselves(const char* request, size_t size);
   void AnswerTmpFile(const char* request, size_t size);
   void AnswerStatX(const char* request, size_t size);
@@ -88,6 +94,9 @@ class MountSession final : public KernelCache {
   // the same device number.
   std::atomic<bool> gone_{false};
   std::atomic<int> reading_{0};  // threads in or about to enter read(2)
+  std::atomic<int> least_reading_{0};  // in this second
+  std::atomic<int> spare_{0};          // that may end: nobody needed them in the last
+  std::atomic<int64_t> second_ends_ms_{0};
 
   Mutex mu_;
   std::set<pthread_t> threads_ ABSL_GUARDED_BY(mu_);

@@ -112,6 +112,9 @@ void NodeTable::Recycle(Node* node) {
     node->has_pages = false;
     node->lacks = {};
     node->known.reset();
+    node->names.reset();
+    node->misses = 0;
+    node->list_after_misses = Node::kFirstMisses;
     node->locks.reset();
     node->lookups.store(0);
     node->attributes_given.store(true);

@@ -16,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
+#include "fuse-client/directory_names.h"
 #include "fuse-client/mutex.h"
 
 namespace tripwire::fuse {
@@ -46,9 +47,11 @@ struct Lacks {
   uint64_t recalls_before = 0;  // RecallLog::Now() before it was asked
 };
 
-// One inode known to the kernel. About 230 bytes with its handle, so a million
+// One inode known to the kernel. About 250 bytes with its handle, so a million
 // of them are a quarter of a gigabyte.
 struct Node {
+  static constexpr uint32_t kFirstMisses = 4;
+
   // Kernel lookups plus our own references; only NodeTable changes it.
   std::atomic<uint64_t> refs{0};
   // The kernel's alone: while it is not 0, the kernel knows the node, or is about to.
@@ -75,6 +78,10 @@ struct Node {
   uint64_t lease_until_ns ABSL_GUARDED_BY(mu) = 0;
   Lacks lacks ABSL_GUARDED_BY(mu);
   std::unique_ptr<KnownAttr> known ABSL_GUARDED_BY(mu);
+  std::unique_ptr<DirectoryNames> names ABSL_GUARDED_BY(mu);
+  // Lookups in vain, and after how many of them the directory is listed.
+  uint32_t misses ABSL_GUARDED_BY(mu) = 0;
+  uint32_t list_after_misses ABSL_GUARDED_BY(mu) = kFirstMisses;
   // Counts calls of ours that change the object, when they begin.
   uint64_t mutations_begun ABSL_GUARDED_BY(mu) = 0;
   int forgetting ABSL_GUARDED_BY(mu) = 0;  // Forgetting objects

@@ -42,8 +42,9 @@ void Op::FillCredentials(Check check) {
   creds->set_uid(caller.uid);
   creds->set_gid(caller.gid);
   creds->set_umask(caller.umask);
-  // Root either may do everything or, squashed, is nobody: its groups never matter.
-  if (check == Check::kNone || caller.uid == 0) return;
+  // Root either may do everything or, squashed, is nobody: its groups never matter. Nor
+  // do anybody's where the server is one user for all.
+  if (check == Check::kNone || caller.uid == 0 || !fs.acts_as_caller_.load()) return;
   static thread_local std::vector<uint32_t> groups;
   fs.groups_.Get(caller.pid, &groups);
   creds->mutable_groups()->Add(groups.begin(), groups.end());

@@ -33,22 +33,37 @@ extern thread_local std::unique_ptr<KnownAttr> spare_known;
 // While one exists, the node is being changed by a call of ours.
 class Mutating : public Counted {
  public:
-  explicit Mutating(Node* node) : Counted(&node->mutations), node_(node) {
-    MutexLock lock(&node->mu);
-    number_ = ++node->mutations_begun;
-    was_first_ = node->mutations.load() == 1;
-    if (node->known) spare_known = std::move(node->known);
-  }
+  explicit Mutating(Node* node) : Mutating(node, Names::kForget, {}) {}
   // Whether no other change of ours has been under way with this one, so that the
   // attributes in its reply are the last.
   bool WasAlone() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(node_->mu) {
     return was_first_ && number_ == node_->mutations_begun;
   }
 
+ protected:
+  enum class Names { kForget, kKeep };
+  Mutating(Node* node, Names names, std::string_view added)
+      : Counted(&node->mutations), node_(node) {
+    MutexLock lock(&node->mu);
+    number_ = ++node->mutations_begun;
+    was_first_ = node->mutations.load() == 1;
+    if (node->known) spare_known = std::move(node->known);
+    if (names == Names::kForget) node->names.reset();
+    if (node->names && !added.empty()) node->names->Add(added);
+  }
+
  private:
   Node* const node_;
   uint64_t number_;
   bool was_first_;
+};
+
+// The same of a directory's names, of which `added` will be one, or, when it is empty, a
+// known one will be none.
+class MutatingNames : public Mutating {
+ public:
+  MutatingNames(Node* dir, std::string_view added)
+      : Mutating(dir, Names::kKeep, added) {}
 };
 
 // While one exists, data of the node is on its way to the kernel's pages.

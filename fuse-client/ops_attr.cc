@@ -8,8 +8,8 @@
 
 namespace tripwire::fuse {
 
-// One call. Replies: entry, negative entry (no ino) when the server lets us
-// remember that the name is free, error.
+// One call, or none for a name known not to exist. Replies: entry, negative entry (no
+// ino) when the server lets us remember that the name is free, error.
 void FileSystem::Lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
   Node* dir = nodes_.Get(parent);
   const std::string_view wanted = name;
@@ -21,28 +21,41 @@ void FileSystem::Lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
     LookupDots(req, dir, wanted == "..");
     return;
   }
+  if (AnswerKnownAbsent(req, dir, wanted)) return;
   Op op(*this, req, Op::Check::kCaller);
   pb::Lookup* call = op.call.mutable_lookup();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
   call->set_xattrs(XattrsAreWanted());
+  const bool knows_names = KnowsNames(dir);
+  call->set_dir_change(knows_names);
   const int error = op.Call();
+  if (knows_names) NoteLookedIn(op, dir, error == 0 || error == ENOENT);
   if (error == 0) {
     ReplyEntry(op, dir, wanted);
     return;
   }
-  if (error == ENOENT && op.reply.name_cache_ms() != 0) {
-    fuse_entry_param entry = {};
-    ReaderMutexLock gate(&recalls_.gate);
-    entry.entry_timeout =
-        TimeoutsFor(op, false, 0, op.reply.name_cache_ms()).entry;
-    if (entry.entry_timeout > 0 &&
-        !recalls_.RecalledSince(op.recalls_before, dir->Handle())) {
-      fuse_reply_entry(req, &entry);
-      return;
-    }
+  if (error != ENOENT || op.reply.name_cache_ms() == 0) {
+    fuse_reply_err(req, error);
+    return;
   }
-  fuse_reply_err(req, error);
+  size_t listing_bytes = 0;
+  const NodeRef missed = MissedOften(dir, &listing_bytes);
+  const fuse_ctx caller = op.caller;
+  ReplyAbsent(op, dir);
+  if (missed) ListNames(caller, missed, listing_bytes);
+}
+
+void FileSystem::ReplyAbsent(Op& op, Node* dir) {
+  fuse_entry_param entry = {};
+  ReaderMutexLock gate(&recalls_.gate);
+  entry.entry_timeout = TimeoutsFor(op, false, 0, op.reply.name_cache_ms()).entry;
+  if (entry.entry_timeout > 0 &&
+      !recalls_.RecalledSince(op.recalls_before, dir->Handle())) {
+    fuse_reply_entry(op.req, &entry);
+  } else {
+    fuse_reply_err(op.req, ENOENT);
+  }
 }
 
 // "." and ".." of a node by its number: what NFS export and open_by_handle_at(2)

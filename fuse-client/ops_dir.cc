@@ -52,6 +52,13 @@ struct OpenDirectory {
   size_t next = 0;           // first entry not handed out yet
   std::vector<pb::DirEntry> entries;
   int batches = 0;
+  ListedNames names;
+
+  // Whether what comes next is here. The kernel asks for attributes with one page and
+  // not with the next, as it thinks fit; and after the last there is nothing to tell.
+  bool Has(bool with_attributes) const {
+    return next < entries.size() ? plus || !with_attributes : eof;
+  }
 };
 
 // Collects entries in the kernel's format.
@@ -106,8 +113,28 @@ void FileSystem::ReleaseDir(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
   fuse_reply_err(req, 0);
 }
 
+// The entries of a reply; no if it is malformed.
+bool FileSystem::ReadEntries(const Op& op, std::vector<pb::DirEntry>* entries) {
+  fs::DirStreamReader reader(op.frame.bulk().data(), op.frame.bulk().size());
+  pb::DirEntry entry;
+  while (reader.Next(&entry)) {
+    const std::string& name = entry.name();
+    if (name.empty() || name.size() > 255 || name == "." || name == ".." ||
+        name.find('/') != std::string::npos || name.find('\0') != std::string::npos) {
+      return false;
+    }
+    entries->push_back(std::move(entry));
+  }
+  return !reader.malformed();
+}
+
 int FileSystem::FetchListing(fuse_req_t req, Node* node, OpenDirectory* dir,
                              uint64_t cookie, bool plus) {
+  if (cookie == 0) {
+    BeginNames(node, &dir->names);
+  } else if (cookie != dir->next_cookie) {
+    dir->names = {};  // a gap
+  }
   Op op(*this, req, Op::Check::kCaller);
   pb::ReadDir* call = op.call.mutable_readdir();
   op.Name(node, call->mutable_object()->mutable_handle());
@@ -125,17 +152,8 @@ int FileSystem::FetchListing(fuse_req_t req, Node* node, OpenDirectory* dir,
     return 0;
   }
   if (error != 0) return error;
-  fs::DirStreamReader reader(op.frame.bulk().data(), op.frame.bulk().size());
-  pb::DirEntry entry;
-  while (reader.Next(&entry)) {
-    const std::string& name = entry.name();
-    if (name.empty() || name.size() > 255 || name == "." || name == ".." ||
-        name.find('/') != std::string::npos || name.find('\0') != std::string::npos) {
-      return EIO;
-    }
-    dir->entries.push_back(std::move(entry));
-  }
-  if (reader.malformed()) return EIO;
+  if (!ReadEntries(op, &dir->entries)) return EIO;
+  CollectNames(op, node, dir->entries, &dir->names);
   dir->plus = plus;
   dir->valid = true;
   dir->eof = op.reply.readdir().eof() || dir->entries.empty();
@@ -225,8 +243,7 @@ void FileSystem::ReadDir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offs
   const uint64_t cookie = CookieOf(offset);
   dir->mu.Lock();
   if (offset == 0) dir->valid = false;  // rewinddir(3) must see what is new
-  const bool have = dir->valid && dir->plus == plus && dir->next_cookie == cookie &&
-                    (dir->next < dir->entries.size() || dir->eof);
+  const bool have = dir->valid && dir->next_cookie == cookie && dir->Has(plus);
   if (!have) {
     if (const int error = FetchListing(req, node, dir, cookie, plus)) {
       dir->mu.Unlock();

@@ -19,7 +19,7 @@ void FileSystem::MkNod(fuse_req_t req, fuse_ino_t parent, const char* name,
     return;
   }
   Op op(*this, req, Op::Check::kCaller);
-  Mutating mutating(dir);
+  MutatingNames mutating(dir, name);
   pb::MkNod* call = op.call.mutable_mknod();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
@@ -30,7 +30,7 @@ void FileSystem::MkNod(fuse_req_t req, fuse_ino_t parent, const char* name,
     fuse_reply_err(req, error);
     return;
   }
-  KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  KeepDirectory(op, mutating, dir);
   ReplyEntry(op, dir, name);
 }
 
@@ -42,7 +42,7 @@ void FileSystem::MkDir(fuse_req_t req, fuse_ino_t parent, const char* name,
     return;
   }
   Op op(*this, req, Op::Check::kCaller);
-  Mutating mutating(dir);
+  MutatingNames mutating(dir, name);
   pb::MkDir* call = op.call.mutable_mkdir();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
@@ -51,7 +51,7 @@ void FileSystem::MkDir(fuse_req_t req, fuse_ino_t parent, const char* name,
     fuse_reply_err(req, error);
     return;
   }
-  KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  KeepDirectory(op, mutating, dir);
   ReplyEntry(op, dir, name);
 }
 
@@ -63,7 +63,7 @@ void FileSystem::SymLink(fuse_req_t req, const char* target, fuse_ino_t parent,
     return;
   }
   Op op(*this, req, Op::Check::kCaller);
-  Mutating mutating(dir);
+  MutatingNames mutating(dir, name);
   pb::SymLink* call = op.call.mutable_symlink();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
@@ -72,7 +72,7 @@ void FileSystem::SymLink(fuse_req_t req, const char* target, fuse_ino_t parent,
     fuse_reply_err(req, error);
     return;
   }
-  KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  KeepDirectory(op, mutating, dir);
   ReplyEntry(op, dir, name);
 }
 
@@ -105,14 +105,14 @@ void FileSystem::Unlink(fuse_req_t req, fuse_ino_t parent, const char* name) {
     return;
   }
   Op op(*this, req, Op::Check::kCaller);
-  Mutating mutating(dir);
+  MutatingNames mutating(dir, {});
   pb::Remove* call = op.call.mutable_remove();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
   const int error = op.Call();
   if (error == 0) {
     ObserveRemoved(op);
-    KeepAttr(op, mutating, dir, op.reply.dir_attr());
+    KeepDirectory(op, mutating, dir);
   }
   fuse_reply_err(req, error);
 }
@@ -124,12 +124,12 @@ void FileSystem::RmDir(fuse_req_t req, fuse_ino_t parent, const char* name) {
     return;
   }
   Op op(*this, req, Op::Check::kCaller);
-  Mutating mutating(dir);
+  MutatingNames mutating(dir, {});
   pb::RmDir* call = op.call.mutable_rmdir();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
   const int error = op.Call();
-  if (error == 0) KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  if (error == 0) KeepDirectory(op, mutating, dir);
   fuse_reply_err(req, error);
 }
 
@@ -143,9 +143,9 @@ void FileSystem::Rename(fuse_req_t req, fuse_ino_t parent, const char* name,
     return;
   }
   Op op(*this, req, Op::Check::kCaller);
-  Mutating mutating(dir);
-  std::optional<Mutating> also_mutating;
-  if (new_dir != dir) also_mutating.emplace(new_dir);
+  MutatingNames mutating(dir, new_dir == dir ? new_name : "");
+  std::optional<MutatingNames> also_mutating;
+  if (new_dir != dir) also_mutating.emplace(new_dir, new_name);
   pb::Rename* call = op.call.mutable_rename();
   op.Name(dir, call->mutable_dir());
   call->set_name(name);
@@ -154,8 +154,8 @@ void FileSystem::Rename(fuse_req_t req, fuse_ino_t parent, const char* name,
   call->set_flags(flags);  // the numbers of renameat2(2) are the protocol's
   const int error = op.Call();
   if (error == 0) {
-    KeepAttr(op, mutating, dir, op.reply.dir_attr());
-    if (also_mutating) KeepAttr(op, *also_mutating, new_dir, op.reply.dir_attr2());
+    KeepDirectory(op, mutating, dir);
+    if (also_mutating) KeepDirectory(op, *also_mutating, new_dir, /*is_second=*/true);
     if (NodeRef replaced = nodes_.Find(op.reply.remove().handle())) {
       replaced->ChangedBeside();
     }
@@ -183,7 +183,7 @@ void FileSystem::Link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent,
     return;
   }
   Op op(*this, req, Op::Check::kCaller);
-  Mutating mutating(dir);
+  MutatingNames mutating(dir, new_name);
   Mutating also_mutating(node);
   pb::Link* call = op.call.mutable_link();
   op.NameOpen(node, call->mutable_object());  // it may have no name yet (O_TMPFILE)
@@ -194,7 +194,7 @@ void FileSystem::Link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent,
     return;
   }
   if (op.reply.handle().empty()) op.frame.reply().set_handle(node->Handle());
-  KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  KeepDirectory(op, mutating, dir);
   KeepAttr(op, also_mutating, node, op.reply.attr());
   ReplyEntry(op, dir, new_name);
 }

@@ -147,7 +147,7 @@ void FileSystem::Create(fuse_req_t req, fuse_ino_t parent, const char* name,
     return;
   }
   Op op(*this, req, Op::Check::kCaller);
-  Mutating mutating(dir);
+  MutatingNames mutating(dir, name);
   pb::Create* call = op.call.mutable_create();
   const uint64_t state = NextState();
   op.Name(dir, call->mutable_dir());
@@ -172,7 +172,7 @@ void FileSystem::Create(fuse_req_t req, fuse_ino_t parent, const char* name,
     return;
   }
   if (fi->flags & O_TRUNC) unstable_.Discard(node, 0, UINT64_MAX);
-  KeepAttr(op, mutating, dir, op.reply.dir_attr());
+  KeepDirectory(op, mutating, dir);
   bool keep_cache = false;
   OpenFile* file = MakeOpenFile(op, node, state, fi->flags, &keep_cache);
   Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kOwnChange,

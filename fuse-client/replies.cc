@@ -101,6 +101,7 @@ void FileSystem::ReplyEntry(Op& op, Node* parent, std::string_view name) {
     return;
   }
   Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kLook);
+  if (op.reply.exact_names() && node->type == S_IFDIR) AdoptNoNames(op, node);
   int sent;
   {
     ReaderMutexLock gate(&recalls_.gate);

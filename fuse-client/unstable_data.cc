@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -79,34 +80,45 @@ int UnstableData::Committed(Node* node, uint64_t fsid, uint64_t mark,
   std::vector<NodeRef> done;  // released without the lock
   {
     MutexLock lock(&mu_);
-    for (auto it = files_.begin(); it != files_.end();) {
-      File& file = it->second;
-      if (node ? it->first != node : it->first->fsid != fsid) {
-        ++it;
-        continue;
+    if (node != nullptr) {
+      if (auto it = files_.find(node); it != files_.end()) {
+        Settle(it, mark, verifier, &lost, &done);
       }
-      std::deque<Segment> kept;
-      for (Segment& s : file.segments) {
-        if (s.sequence >= mark) {
-          kept.push_back(std::move(s));
-        } else if (s.verifier == verifier) {
-          bytes_ -= s.length;
-        } else {
-          bytes_ -= s.length;
-          lost.emplace_back(nodes_->Ref(it->first), std::move(s));
-        }
-      }
-      file.segments = std::move(kept);
-      if (file.segments.empty()) {
-        done.push_back(std::move(file.node));
-        it = files_.erase(it);
-      } else {
-        ++it;
+    } else {
+      for (auto it = files_.begin(); it != files_.end();) {
+        it = it->first->fsid == fsid ? Settle(it, mark, verifier, &lost, &done)
+                                     : std::next(it);
       }
     }
-    oldest_ = files_.empty() ? absl::InfiniteFuture() : absl::Now();
+    // One file's commit makes the others no younger.
+    if (files_.empty()) {
+      oldest_ = absl::InfiniteFuture();
+    } else if (node == nullptr) {
+      oldest_ = absl::Now();
+    }
   }
   return ResendAll(std::move(lost), resend);
+}
+
+UnstableData::Files::iterator UnstableData::Settle(
+    Files::iterator it, uint64_t mark, uint64_t verifier,
+    std::vector<std::pair<NodeRef, Segment>>* lost, std::vector<NodeRef>* done) {
+  File& file = it->second;
+  std::deque<Segment> kept;
+  for (Segment& s : file.segments) {
+    if (s.sequence >= mark) {
+      kept.push_back(std::move(s));
+      continue;
+    }
+    bytes_ -= s.length;
+    if (s.verifier != verifier) {
+      lost->emplace_back(nodes_->Ref(it->first), std::move(s));
+    }
+  }
+  file.segments = std::move(kept);
+  if (!file.segments.empty()) return std::next(it);
+  done->push_back(std::move(file.node));
+  return files_.erase(it);
 }
 
 void UnstableData::ServerRestarted(uint64_t verifier, const Resend& resend) {

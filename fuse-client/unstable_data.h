@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -78,6 +79,12 @@ class UnstableData {
     NodeRef node;
     std::deque<Segment> segments;
   };
+  using Files = std::map<Node*, File>;
+  // What a commit that began after `mark` says of one file; the next one.
+  Files::iterator Settle(Files::iterator it, uint64_t mark, uint64_t verifier,
+                         std::vector<std::pair<NodeRef, Segment>>* lost,
+                         std::vector<NodeRef>* done)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // They are sent again without the lock.
   int ResendAll(std::vector<std::pair<NodeRef, Segment>> segments,
                 const Resend& resend);
@@ -85,7 +92,7 @@ class UnstableData {
   NodeTable* const nodes_;
   const size_t most_bytes_;
   Mutex mu_;
-  std::map<Node*, File> files_ ABSL_GUARDED_BY(mu_);
+  Files files_ ABSL_GUARDED_BY(mu_);
   std::map<Node*, std::pair<NodeRef, int>> errors_ ABSL_GUARDED_BY(mu_);
   uint64_t next_sequence_ ABSL_GUARDED_BY(mu_) = 1;
   size_t bytes_ ABSL_GUARDED_BY(mu_) = 0;

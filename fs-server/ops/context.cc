@@ -140,16 +140,11 @@ void OpContext::FillAttr(const FileId& id, const struct statx& stx, pb::Attr* at
   if (stx.stx_nlink > 0 && exported.unnamed->Has(id)) attr->set_nlink(stx.stx_nlink - 1);
 }
 
-void OpContext::ReplyDirAttr(const Inode& dir) {
-  Grant(dir.id, LeaseTable::kInode);
+void OpContext::ReplyDirAttr(const Inode& dir, bool is_second) {
+  Grant(dir.id, LeaseTable::kNames | LeaseTable::kInode);
   struct statx stx;
-  if (StatFd(dir.fd(), &stx) == 0) ToAttr(stx, reply.mutable_dir_attr());
-}
-
-void OpContext::ReplyDirAttr2(const Inode& dir) {
-  Grant(dir.id, LeaseTable::kInode);
-  struct statx stx;
-  if (StatFd(dir.fd(), &stx) == 0) ToAttr(stx, reply.mutable_dir_attr2());
+  if (StatFd(dir.fd(), &stx) != 0) return;
+  ToAttr(stx, is_second ? reply.mutable_dir_attr2() : reply.mutable_dir_attr());
 }
 
 void OpContext::Intend(Intent intent) {

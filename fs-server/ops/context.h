@@ -95,8 +95,10 @@ class OpContext {
   int ReplyAttr(const Inode& inode, bool with_handle = false, int sync_flags = 0);
   // With the link count that clients are to see.
   void FillAttr(const FileId& id, const struct statx& stx, pb::Attr* attr) const;
-  void ReplyDirAttr(const Inode& dir);
-  void ReplyDirAttr2(const Inode& dir);
+  // Of a directory and its names, with a lease. While its stripe is locked, so that the
+  // next change through this server finds the change that this one left. `is_second`: a
+  // rename's target directory, when it is another one.
+  void ReplyDirAttr(const Inode& dir, bool is_second = false);
 
   void Changed(const FileId& id, uint32_t what) { changes.push_back({id, what, {}, false}); }
   void NameChanged(const FileId& dir, const std::string& name, bool deleted) {

@@ -6,8 +6,11 @@
 
 #include <cerrno>
 #include <mutex>
+#include <utility>
 
 #include "fs-server/attr.h"
+#include "fs-server/exact_names.h"
+#include "fs-server/ops/dir_records.h"
 #include "fs-server/ops/ops.h"
 
 namespace tripwire::fs::ops {
@@ -47,20 +50,17 @@ void IntendToMake(OpContext& ctx, const Inode& dir, const std::string& name) {
   ctx.Intend(intent);
 }
 
-// The parts every reply for a new name has.
+// What a reply for a new name has besides the directory's attributes.
 int ReplyMade(OpContext& ctx, const Inode& dir, const std::string& name, const Inode& made,
               bool fresh = true) {
   if (fresh) ctx.NameChanged(dir.id, name, false);
-  ctx.Grant(dir.id, LeaseTable::kNames);
-  const int error = ctx.ReplyAttr(made, true);
-  ctx.ReplyDirAttr(dir);
-  return error;
+  return ctx.ReplyAttr(made, true);
 }
 
 // For mkdir, symlink and mknod: `make` returns 0 or -1 with errno.
 template <typename Make, typename IsIt>
 int MakeNode(OpContext& ctx, const std::string& dir_handle, const std::string& name, Make make,
-             IsIt is_it) {
+             IsIt is_it, Inode* made_out = nullptr) {
   if (const int error = CheckName(name); error != 0) return error;
   Inode dir, made;
   if (const int error = ctx.Find(dir_handle, &dir); error != 0) return error;
@@ -81,9 +81,10 @@ int MakeNode(OpContext& ctx, const std::string& dir_handle, const std::string& n
         error = 0;
       }
     }
+    ctx.ReplyDirAttr(dir);
   }
-  if (error == 0) return ReplyMade(ctx, dir, name, made);
-  ctx.ReplyDirAttr(dir);
+  if (error == 0) error = ReplyMade(ctx, dir, name, made);
+  if (made_out) *made_out = std::move(made);
   return error;
 }
 
@@ -143,11 +144,9 @@ int Create(OpContext& ctx) {
     } else if (error = errno; error == EEXIST) {
       error = OpenExisting(ctx, op, dir, &made, &fd);
     }
-  }
-  if (error != 0) {
     ctx.ReplyDirAttr(dir);
-    return error;
   }
+  if (error != 0) return error;
   if (fd && op.state() != 0) {
     ctx.AddOpen(op.state(), made.id, std::move(fd), op.flags(), false);
     made.open = ctx.session.FindOpen(op.state());
@@ -192,12 +191,33 @@ int TmpFile(OpContext& ctx) {
   return ctx.ReplyAttr(made, true);
 }
 
+namespace {
+
+bool IsEmpty(int dir_fd) {
+  char buffer[512];
+  const long n = ReadDirRecords(dir_fd, buffer, sizeof(buffer));
+  return n > 0 &&
+         ForEachRecord(buffer, static_cast<size_t>(n),
+                       [](const DirRecord& record) { return record.IsDots(); }) &&
+         ReadDirRecords(dir_fd, buffer, sizeof(buffer)) == 0;
+}
+
+}  // namespace
+
 int MkDir(OpContext& ctx) {
   const auto& op = ctx.request.mkdir();
-  return MakeNode(
+  Inode made;
+  const int error = MakeNode(
       ctx, op.dir(), op.name(),
       [&](int dir, const char* name) { return mkdirat(dir, name, op.mode() & 07777); },
-      [](int, const struct statx& stx) { return S_ISDIR(stx.stx_mode); });
+      [](int, const struct statx& stx) { return S_ISDIR(stx.stx_mode); }, &made);
+  if (error != 0) return error;
+  // From the lease on the client is told of what others make in it; before, somebody may
+  // have been quick.
+  ctx.Grant(made.id, LeaseTable::kNames);
+  const UniqueFd fd(openat(made.fd(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ctx.reply.set_exact_names(fd && NamesAreExact(fd.get()) && IsEmpty(fd.get()));
+  return 0;
 }
 
 int SymLink(OpContext& ctx) {

@@ -1,46 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstddef>
 #include <cstring>
 #include <mutex>
 
 #include "fs-server/attr.h"
+#include "fs-server/exact_names.h"
+#include "fs-server/ops/dir_records.h"
 #include "fs-server/ops/ops.h"
 #include "fs-server/proto/dir_stream.h"
 #include "nic/base/clock.h"
 
 namespace tripwire::fs::ops {
 namespace {
-
-// A record of getdents64(2), copied out of the kernel's buffer.
-struct RawEntry {
-  uint64_t ino;
-  uint64_t next;  // position after it
-  uint8_t type;
-  const char* name;
-};
-
-constexpr size_t kNameAt = offsetof(struct dirent64, d_name);
-
-// Calls `f` for each record until it returns false; that is then returned.
-template <typename F>
-bool ForEach(const char* buffer, size_t bytes, F f) {
-  for (size_t at = 0; at < bytes;) {
-    struct dirent64 head;
-    std::memcpy(&head, buffer + at, kNameAt);
-    const RawEntry entry{head.d_ino, static_cast<uint64_t>(head.d_off), head.d_type,
-                         buffer + at + kNameAt};
-    if (!f(entry)) return false;
-    at += head.d_reclen;
-  }
-  return true;
-}
 
 class Lister {
  public:
@@ -54,11 +29,8 @@ class Lister {
         now_ns_(SystemClock().NowNs()) {}
 
   // False when the entry does not fit.
-  bool Add(const RawEntry& raw) {
-    if (raw.name[0] == '.' &&
-        (raw.name[1] == '\0' || (raw.name[1] == '.' && raw.name[2] == '\0'))) {
-      return true;
-    }
+  bool Add(const DirRecord& raw) {
+    if (raw.IsDots()) return true;
     if (std::strcmp(raw.name, UnnamedFiles::kDirectory) == 0) return true;
     entry_.Clear();
     entry_.set_name(raw.name);
@@ -73,7 +45,7 @@ class Lister {
   uint32_t entries() const { return entries_; }
 
  private:
-  void AddDetails(const RawEntry& raw) {
+  void AddDetails(const DirRecord& raw) {
     FileId id;
     struct statx stx;
     // The name must not come to mean another object in between.
@@ -131,6 +103,10 @@ int ReadDir(OpContext& ctx) {
   std::unique_lock<std::mutex> position;
   if (dir.open) position = std::unique_lock(dir.open->position_mutex);
   if (lseek(fd, static_cast<off_t>(op.cookie()), SEEK_SET) < 0) return EINVAL;
+  if (op.cookie() == 0) {
+    ctx.reply.set_exact_names(NamesAreExact(fd));
+    ctx.reply.set_pre_change(ctx.ChangeNow(fd));
+  }
   ctx.bulk = ctx.call->AllocateBulk(room);
   DirStreamWriter out(ctx.bulk.data(), room);
   Lister lister(ctx, dir, fd, &out);
@@ -141,14 +117,14 @@ int ReadDir(OpContext& ctx) {
   bool more = true;
   bool eof = false;
   while (more) {
-    const long n = syscall(SYS_getdents64, fd, buffer.data(), piece);
+    const long n = ReadDirRecords(fd, buffer.data(), piece);
     if (n < 0) return errno;
     if (n == 0) {
       eof = true;
       break;
     }
-    more = ForEach(buffer.data(), static_cast<size_t>(n),
-                   [&](const RawEntry& entry) { return lister.Add(entry); });
+    more = ForEachRecord(buffer.data(), static_cast<size_t>(n),
+                         [&](const DirRecord& entry) { return lister.Add(entry); });
   }
   ctx.bulk_bytes = out.size();
   auto* result = ctx.reply.mutable_readdir();

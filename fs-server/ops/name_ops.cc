@@ -84,6 +84,7 @@ int Unlink(OpContext& ctx, const std::string& handle, const std::string& name, i
       if (error == 0 && unlinkat(dir.fd(), name.c_str(), flags) != 0) error = errno;
     }
     if (error != 0 && kept) ctx.exported.unnamed->Drop(named.inode.id);
+    ctx.ReplyDirAttr(dir);
   }
   if (error == 0) {
     ctx.NameChanged(dir.id, name, true);
@@ -92,7 +93,6 @@ int Unlink(OpContext& ctx, const std::string& handle, const std::string& name, i
       LostName(ctx, named, ctx.reply.attr().nlink());
     }
   }
-  ctx.ReplyDirAttr(dir);
   return error;
 }
 
@@ -147,6 +147,7 @@ int Lookup(OpContext& ctx) {
   Inode dir;
   if (const int error = ctx.Find(op.dir(), &dir); error != 0) return error;
   ctx.Grant(dir.id, LeaseTable::kNames);
+  if (op.dir_change()) ctx.reply.set_pre_change(ctx.ChangeNow(dir.fd()));
   Inode found;
   if (const int error = ctx.store.Walk(dir.fd(), dir.id, op.name().c_str(), &found.id, &found.path);
       error != 0) {
@@ -201,6 +202,8 @@ int Rename(OpContext& ctx) {
     } else {
       error = MoveName(ctx, from, to, source, target);
     }
+    ctx.ReplyDirAttr(from);
+    if (two_dirs) ctx.ReplyDirAttr(to, /*is_second=*/true);
   }
   if (error == 0) {
     ctx.NameChanged(from.id, op.name(), !exchange);
@@ -220,8 +223,6 @@ int Rename(OpContext& ctx) {
       LostName(ctx, target, attr.nlink());
     }
   }
-  ctx.ReplyDirAttr(from);
-  if (two_dirs) ctx.ReplyDirAttr2(to);
   return error;
 }
 
@@ -250,15 +251,14 @@ int Link(OpContext& ctx) {
                         AT_SYMLINK_FOLLOW) != 0) {
       error = errno;
     }
+    ctx.ReplyDirAttr(dir);
   }
   if (error == 0) {
     ctx.NameChanged(dir.id, op.name(), false);
     ctx.Changed(object.id, pb::RECALL_ATTR);
     ctx.store.NameMoved(object.id, dir.id, op.name());
-    ctx.Grant(dir.id, LeaseTable::kNames);
     error = ctx.ReplyAttr(object, true);
   }
-  ctx.ReplyDirAttr(dir);
   return error;
 }
 

@@ -19,6 +19,7 @@
 #include <functional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "nic/api/stats/stats.h"
@@ -31,6 +32,7 @@ struct Settings {
   int files = 2000;
   int repeats = 3;
   std::string count;
+  std::string only;
 };
 
 [[noreturn]] void Die(const std::string& what) {
@@ -230,12 +232,18 @@ int main(int argc, char** argv) {
   app.add_option("--mib", settings.file_mib, "Size of the large file, MiB");
   app.add_option("--files", settings.files, "How many small files");
   app.add_option("--repeats", settings.repeats, "Repetitions; the best counts");
+  app.add_option("--only", settings.only,
+                 "Only work whose name has this text in it; reading and overwriting "
+                 "need what \"sequential\" leaves");
   app.add_option("--count", settings.count,
                  "Also count what an operation in the last directory costs the programs "
                  "whose details (tw stat) have this text in them");
   CLI11_PARSE(app, argc, argv);
 
-  const auto workloads = Workloads(settings);
+  auto workloads = Workloads(settings);
+  std::erase_if(workloads, [&](const Workload& work) {
+    return std::string_view(work.name).find(settings.only) == std::string_view::npos;
+  });
   std::vector<std::vector<double>> best(
       workloads.size(), std::vector<double>(settings.directories.size()));
   std::vector<Costs> costs(workloads.size());  // of the last repetition

@@ -198,6 +198,21 @@ TEST_F(CoherenceTest, RenamesAcrossDirectories) {
   EXPECT_FALSE(Exists(Second("a")));
 }
 
+// A name that is recalled takes none of the others along that the other side believes.
+TEST_F(CoherenceTest, OneNameChangesAfterAnother) {
+  for (int i = 0; i < 30; ++i) {
+    const std::string n = std::to_string(i);
+    WriteFile(P("there" + n), "x");
+    ASSERT_FALSE(Exists(P("free" + n)));
+    for (int other = 0; other < i; ++other) {
+      ASSERT_OK(symlink("x", Second("other" + n + "." + std::to_string(other)).c_str()));
+    }
+    ASSERT_OK(rename(Second("there" + n).c_str(), Second("free" + n).c_str()));
+    ASSERT_FALSE(Exists(P("there" + n))) << i;
+    ASSERT_TRUE(Exists(P("free" + n))) << i;
+  }
+}
+
 TEST_F(CoherenceTest, ReplacedFilesShowTheirNewContent) {
   WriteFile(P("config"), "old");
   for (int i = 0; i < 20; ++i) {

@@ -11,6 +11,8 @@
 #include <string>
 #include <thread>
 
+#include "fs-server/exact_names.h"
+#include "nic/base/fd.h"
 #include "tests/unit/fs-server/fixture.h"
 
 namespace tripwire::fs {
@@ -308,6 +310,14 @@ TEST_F(DataTest, FileSystemFacts) {
   auto null = peer->New();
   null.mutable_null();
   EXPECT_EQ(peer->Do(null).error(), 0);
+}
+
+TEST_F(DataTest, OnlyFileSystemsKnownToFoldNothingHaveExactNames) {
+  const UniqueFd ours(open(dir.path().c_str(), O_RDONLY | O_DIRECTORY));
+  EXPECT_TRUE(NamesAreExact(ours.get()));
+  const UniqueFd proc(open("/proc/self", O_RDONLY | O_DIRECTORY));
+  EXPECT_FALSE(NamesAreExact(proc.get()));
+  EXPECT_FALSE(NamesAreExact(-1));
 }
 
 TEST_F(DataTest, ListsLargeDirectoriesExactlyOnce) {

@@ -4,8 +4,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "tests/unit/fs-server/fixture.h"
 
@@ -37,6 +42,67 @@ TEST_P(NamesTest, LookupFindsWhatIsThereAndRemembersWhatIsNot) {
   auto missing = peer->Lookup(root, "b");
   EXPECT_EQ(missing.error(), ENOENT);
   EXPECT_GT(missing.reply.name_cache_ms(), 0u);
+}
+
+// What a client needs to know that a name which it was not told of does not exist.
+TEST_P(NamesTest, RepliesTellWhetherAllNamesAreKnown) {
+  const auto made = peer->MkDir(root, "d");
+  ASSERT_EQ(made.error(), 0);
+  EXPECT_TRUE(made.reply.exact_names());
+  const std::string d = made.reply.handle();
+  auto look = peer->New();
+  look.mutable_lookup()->set_dir(d);
+  look.mutable_lookup()->set_name("nothing");
+  look.mutable_lookup()->set_dir_change(true);
+  auto missing = peer->Do(look);
+  EXPECT_EQ(missing.error(), ENOENT);
+  EXPECT_EQ(missing.reply.pre_change(), made.reply.attr().change());
+
+  const auto file = peer->Create(d, "f");
+  EXPECT_EQ(file.reply.pre_change(), made.reply.attr().change());
+  auto list = peer->New();
+  list.mutable_readdir()->mutable_object()->set_handle(d);
+  const auto listed = peer->Do(list, {}, 4096);
+  ASSERT_EQ(listed.error(), 0);
+  EXPECT_TRUE(listed.reply.exact_names());
+  EXPECT_GT(listed.reply.name_cache_ms(), 0u);
+  EXPECT_EQ(listed.reply.pre_change(), file.reply.dir_attr().change());
+  EXPECT_EQ(listed.reply.attr().change(), listed.reply.pre_change());
+
+  usleep(20'000);  // a kernel's clock may tick no oftener
+  WriteFile(dir / "d/behind", "");
+  EXPECT_NE(peer->Do(look).reply.pre_change(), listed.reply.pre_change());
+}
+
+// Each change finds what the one before it left, so that a client can follow its own.
+TEST_P(NamesTest, ChangesOfOneDirectoryJoinOn) {
+  const auto made = peer->MkDir(root, "d");
+  std::mutex mutex;
+  std::vector<std::pair<uint64_t, uint64_t>> changes;  // after, before
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 50; ++i) {
+        const std::string name = std::to_string(t) + "." + std::to_string(i);
+        for (const auto& result : {peer->Create(made.reply.handle(), name),
+                                   peer->Rename(made.reply.handle(), name,
+                                                made.reply.handle(), name + "r"),
+                                   peer->Remove(made.reply.handle(), name + "r")}) {
+          EXPECT_EQ(result.error(), 0);
+          EXPECT_GT(result.reply.name_cache_ms(), 0u);
+          std::lock_guard lock(mutex);
+          changes.emplace_back(result.reply.dir_attr().change(), result.reply.pre_change());
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::sort(changes.begin(), changes.end());
+  uint64_t now = made.reply.attr().change();
+  for (const auto& [after, before] : changes) {
+    ASSERT_EQ(before, now);
+    now = after;
+  }
 }
 
 TEST_P(NamesTest, AttributesAreThoseOfTheFile) {

@@ -115,6 +115,18 @@ TEST_F(RecallTest, NamesPositiveAndNegative) {
   EXPECT_TRUE(Told(*b, a->root(), pb::RECALL_NAMES, "g"));
 }
 
+// What else is known of a directory when one of its names is recalled is recalled when its
+// time comes.
+TEST_F(RecallTest, OneNameAfterAnother) {
+  auto f = a->Create(a->root(), "f");
+  ASSERT_EQ(b->Lookup(b->root(), "f").error(), 0);
+  EXPECT_EQ(b->Lookup(b->root(), "g").error(), ENOENT);
+  ASSERT_EQ(a->SymLink(a->root(), "unknown", "x").error(), 0);
+  ASSERT_EQ(a->Rename(a->root(), "f", a->root(), "g").error(), 0);
+  EXPECT_TRUE(Told(*b, a->root(), pb::RECALL_NAMES, "f"));
+  EXPECT_TRUE(Told(*b, a->root(), pb::RECALL_NAMES, "g"));
+}
+
 TEST_F(RecallTest, ListingsToo) {
   auto d = a->MkDir(a->root(), "d");
   auto f = a->Create(d.reply.handle(), "f", 1);
@@ -210,11 +222,11 @@ TEST(LeaseTableTest, GrantTakeExpire) {
   leases.Grant(id, 1, LeaseTable::kInode, 100, 0);
   leases.Grant(id, 2, LeaseTable::kInode | LeaseTable::kNames, 200, 0);
   LeaseTable::Holders holders;
-  leases.Take(id, 1, LeaseTable::kNames, 50, &holders);
+  leases.Take(id, 1, LeaseTable::kNames, false, 50, &holders);
   ASSERT_EQ(holders.size(), 1u);
   EXPECT_EQ(holders[0].session, 2u);
   holders.clear();
-  leases.Take(id, 3, LeaseTable::kInode, 150, &holders);  // 1's has run out
+  leases.Take(id, 3, LeaseTable::kInode, false, 150, &holders);  // 1's has run out
   ASSERT_EQ(holders.size(), 1u);
   EXPECT_EQ(holders[0].session, 2u);
   EXPECT_EQ(leases.size(), 0u);
@@ -228,14 +240,37 @@ TEST(LeaseTableTest, WhatHasJustRunOutIsRecalledToo) {
   leases.Grant(id, 1, LeaseTable::kNames, 100, 0);
   leases.Grant(id, 2, LeaseTable::kNames, 149, 99);
   LeaseTable::Holders holders;
-  leases.Take(id, 3, LeaseTable::kNames, 149, &holders);
+  leases.Take(id, 3, LeaseTable::kNames, false, 149, &holders);
   ASSERT_EQ(holders.size(), 2u);
   for (const auto& holder : holders)
     EXPECT_EQ(holder.expires_ns, 199u);  // to answer until
   leases.Grant(id, 1, LeaseTable::kNames, 300, 200);
   holders.clear();
-  leases.Take(id, 3, LeaseTable::kNames, 350, &holders);
+  leases.Take(id, 3, LeaseTable::kNames, false, 350, &holders);
   EXPECT_TRUE(holders.empty());
+  EXPECT_EQ(leases.size(), 0u);
+}
+
+// One name is recalled: the others are still believed, so their lease goes on.
+TEST(LeaseTableTest, ANameRecalledLeavesTheOthers) {
+  LeaseTable leases;
+  FileId id;
+  id.size = 1;
+  constexpr uint8_t kBoth = LeaseTable::kInode | LeaseTable::kNames;
+  leases.Grant(id, 1, kBoth, 1000, 0);
+  int told = 0;
+  for (int i = 0; i < 40; ++i) {
+    LeaseTable::Holders holders;
+    leases.Take(id, 2, kBoth, true, 10, &holders);
+    if (holders.empty()) continue;
+    EXPECT_EQ(told, i);
+    ++told;
+    ASSERT_EQ(holders.size(), 1u);
+    EXPECT_EQ(holders[0].what, i == 0 ? kBoth : uint8_t{LeaseTable::kNames});
+    // In the end all of them at once.
+    EXPECT_EQ(holders[0].every_name, told == 16) << told;
+  }
+  EXPECT_EQ(told, 16);
   EXPECT_EQ(leases.size(), 0u);
 }
 
