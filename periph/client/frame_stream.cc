@@ -18,6 +18,8 @@ StreamLink::Options LinkOptions(const StreamWish& wish) {
   StreamLink::Options options;
   options.node = wish.node;
   options.reconnect = wish.options.reconnect;
+  // Only who gets frames asks how old they are.
+  options.measures_clock = !wish.sink;
   options.connect_timeout_ns = wish.connect_timeout_ns;
   proto::Open& open = options.open;
   open.set_version(kProtocolVersion);

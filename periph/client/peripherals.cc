@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "periph/client/control_channel.h"
 #include "periph/client/disk.h"
-#include "periph/client/frame_output.h"
 #include "periph/client/frame_stream.h"
+#include "periph/client/kept_output.h"
 #include "periph/proto/messages.h"
 
 namespace tripwire::periph {
@@ -77,7 +77,7 @@ class Remote final : public Peripherals {
   }
   absl::StatusOr<std::unique_ptr<FrameOutput>> OpenSink(const std::string& device,
                                                         StreamOptions options) override {
-    return RemoteSink::Open(nic_, Wish(device, std::move(options), true));
+    return KeptOutput::Open(nic_, Wish(device, std::move(options), true));
   }
   absl::StatusOr<std::shared_ptr<Disk>> OpenDisk(const std::string& device, bool read_only,
                                                  bool exclusive) override {

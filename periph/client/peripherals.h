@@ -62,7 +62,8 @@ class FrameStream {
   virtual RingCounters counters() const = 0;  // over all rings and reconnections
 };
 
-// Frames to a remote device. One thread puts.
+// Frames to a remote device. One thread puts. Also between two puts a lost link is opened
+// again (with `reconnect`): the user keeps his place at the device.
 class FrameOutput {
  public:
   virtual ~FrameOutput() = default;  // closes at once; Finish first

@@ -135,7 +135,7 @@ void StreamLink::Handle(const proto::StreamMessage& message) {
     retry_pause_ns_ = 0;
     give_up_ns_ = kNever;
     pings_ = 0;
-    next_ping_ns_ = NowNs();
+    next_ping_ns_ = options_.measures_clock ? NowNs() : kNever;
     return owner_.OnOpened(message.opened());
   }
   if (message.has_refused() && opening) {
@@ -218,10 +218,10 @@ uint64_t StreamLink::NextTimer() const {
   return kNever;
 }
 
-void StreamLink::Wait(uint64_t deadline_ns) {
+void StreamLink::Wait(uint64_t deadline_ns, PortWatch watch) {
   if (cancelled()) return;
   std::array<Event, 16> events;
-  Handle({events.data(), context_->Wait(events, std::min(deadline_ns, NextTimer()))});
+  Handle({events.data(), context_->Wait(events, std::min(deadline_ns, NextTimer()), watch)});
 }
 
 // ------------------------------------------------------------------ stopping, and poll

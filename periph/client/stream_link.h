@@ -32,6 +32,7 @@ class StreamLink {
     std::string node;
     proto::Open open;
     bool reconnect = true;
+    bool measures_clock = true;
     uint64_t connect_timeout_ns = 5 * kSecond;
   };
   // What its owner does with what comes.
@@ -63,7 +64,7 @@ class StreamLink {
   enum class Look : uint8_t { kAtTimers, kAtMessages, kAtAll };
   bool Step(Look look = Look::kAtAll);
   // Until something may have happened, at most until the deadline.
-  void Wait(uint64_t deadline_ns);
+  void Wait(uint64_t deadline_ns, PortWatch watch = PortWatch::kTake);
   // Why there will never be anything any more: CANCELLED, refused, or lost for good.
   const absl::Status& status() const { return status_; }
   // The peer broke the rules, or the owner has no use for the link any more.

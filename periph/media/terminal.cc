@@ -5,8 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "periph/device/passing_sink.h"
 #include "periph/media/formats.h"
@@ -25,30 +28,74 @@ void Print(const std::string& text) {
   }
 }
 
-std::string Colour(const uint8_t* rgb) {
-  return absl::StrCat(rgb[0], ";", rgb[1], ";", rgb[2]);
+enum class Colours : uint8_t { kNone, k256, kAll };
+
+// What the terminal can do, by what it says of itself.
+Colours ColoursOfTerminal() {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value != nullptr ? value : "");
+  };
+  const std::string term = variable("TERM"), more = variable("COLORTERM");
+  if (!variable("NO_COLOR").empty() || term.empty() || term == "dumb" ||
+      absl::StartsWith(term, "vt")) {
+    return Colours::kNone;
+  }
+  const bool all = more == "truecolor" || more == "24bit" ||
+                   absl::StrContains(term, "direct");
+  return all ? Colours::kAll : Colours::k256;
+}
+
+// The nearest of the 6 x 6 x 6 colours, of levels 0, 95, 135, ... 255.
+int Of256(const uint8_t* rgb) {
+  const auto level = [](uint8_t c) {
+    return c < 48 ? 0 : c < 115 ? 1 : (c - 35) / 40;
+  };
+  return 16 + 36 * level(rgb[0]) + 6 * level(rgb[1]) + level(rgb[2]);
+}
+
+std::string Colour(const uint8_t* rgb, Colours colours) {
+  return colours == Colours::kAll
+             ? absl::StrCat("2;", rgb[0], ";", rgb[1], ";", rgb[2])
+             : absl::StrCat("5;", Of256(rgb));
+}
+
+// Two pixels as one letter, the brighter the fuller.
+char Grey(const uint8_t* upper, const uint8_t* lower) {
+  static constexpr std::string_view kLetters = " .:-=+*#%@";
+  const auto bright = [](const uint8_t* rgb) {
+    return 299u * rgb[0] + 587u * rgb[1] + 114u * rgb[2];
+  };
+  return kLetters[(bright(upper) + bright(lower)) * kLetters.size() /
+                  (2 * 255'001)];
 }
 
 // From the top left corner; lines of `stride` bytes.
 std::string Drawn(const uint8_t* pixels, size_t width, size_t height,
-                  size_t stride) {
+                  size_t stride, Colours colours) {
   std::string text = "\x1b[H";
   for (size_t y = 0; y + 1 < height; y += 2) {
     std::string before;
     for (size_t x = 0; x < width; ++x) {
       const uint8_t* upper = pixels + y * stride + 3 * x;
-      std::string now = absl::StrCat("\x1b[38;2;", Colour(upper), ";48;2;",
-                                     Colour(upper + stride), "m");
+      const uint8_t* lower = upper + stride;
+      if (colours == Colours::kNone) {
+        text += Grey(upper, lower);
+        continue;
+      }
+      std::string now = absl::StrCat("\x1b[38;", Colour(upper, colours), ";48;",
+                                     Colour(lower, colours), "m");
       if (now != before) text += now;
       before = std::move(now);
       text += "\xe2\x96\x80";  // upper half block
     }
-    text += "\x1b[0m\r\n";
+    text += colours == Colours::kNone ? "\r\n" : "\x1b[0m\r\n";
   }
   return text;
 }
 
 GstFlowReturn OnSample(GstAppSink* from, gpointer) {
+  static const Colours colours = ColoursOfTerminal();
   const SampleRef sample(gst_app_sink_pull_sample(from));
   if (sample == nullptr) return GST_FLOW_OK;
   GstVideoInfo info;
@@ -59,7 +106,8 @@ GstFlowReturn OnSample(GstAppSink* from, gpointer) {
     Print(Drawn(
         static_cast<const uint8_t*>(GST_VIDEO_FRAME_PLANE_DATA(&frame, 0)),
         static_cast<size_t>(info.width), static_cast<size_t>(info.height),
-        static_cast<size_t>(GST_VIDEO_FRAME_PLANE_STRIDE(&frame, 0))));
+        static_cast<size_t>(GST_VIDEO_FRAME_PLANE_STRIDE(&frame, 0)),
+        colours));
     gst_video_frame_unmap(&frame);
   }
   return GST_FLOW_OK;
@@ -86,7 +134,8 @@ absl::StatusOr<std::unique_ptr<Sink>> ShowInTerminal(const std::string& format,
   const int width = std::max(1, static_cast<int>(info.width * scale));
   const int height = std::max(2, static_cast<int>(info.height * scale) / 2 * 2);
   auto sink = StartSinkLine(
-      absl::StrCat("videoconvert ! videoscale ! appsink name=out sync=false "
+      absl::StrCat("videoconvert ! videoscale add-borders=false ! appsink "
+                   "name=out sync=false "
                    "caps=\"video/x-raw,"
                    "format=RGB,pixel-aspect-ratio=1/1,width=",
                    width, ",height=", height, "\""),

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <fstream>
 
-#include "nic/base/utf8.h"
+#include "nic/base/printable.h"
 
 namespace tripwire::periph {
 
@@ -37,9 +37,15 @@ std::optional<ApertureName> ParseAperture(const std::string& bytes) {
 
 absl::Status ToStatus(int code, const std::string& error) {
   if (code == 0) return absl::OkStatus();
-  const bool is_known = code > 0 && code <= static_cast<int>(absl::StatusCode::kUnauthenticated);
-  return absl::Status(is_known ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kUnknown,
-                      Printable(error));
+  auto told = absl::StatusCode::kUnknown;
+  if (code > 0 && code <= static_cast<int>(absl::StatusCode::kUnauthenticated)) {
+    told = static_cast<absl::StatusCode>(code);
+  }
+  // Who hears these from his own side goes on waiting, or thinks that he was told to stop.
+  if (told == absl::StatusCode::kDeadlineExceeded || told == absl::StatusCode::kCancelled) {
+    told = absl::StatusCode::kUnknown;
+  }
+  return absl::Status(told, Printable(error));
 }
 
 std::string BootId() {
@@ -50,24 +56,7 @@ std::string BootId() {
 }
 
 std::string Printable(std::string_view text, size_t limit) {
-  std::string line;
-  while (!text.empty()) {
-    const size_t known = Utf8Length(text), length = std::max<size_t>(known, 1);
-    if (line.size() + length > limit) break;
-    const auto first = static_cast<uint8_t>(text[0]);
-    // C0, DEL, and C1, which terminals obey as they do ESC and a letter.
-    const bool is_control = first < 0x20 || first == 0x7f ||
-                            (known == 2 && first == 0xc2 && static_cast<uint8_t>(text[1]) < 0xa0);
-    if (known == 0) {
-      line += '?';
-    } else if (is_control) {
-      line += ' ';
-    } else {
-      line += text.substr(0, length);
-    }
-    text.remove_prefix(length);
-  }
-  return line;
+  return MakePrintable(text, limit, ' ');
 }
 
 }  // namespace tripwire::periph

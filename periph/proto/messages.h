@@ -32,7 +32,8 @@ std::optional<proto::StreamMessage> ParseStreamMessage(std::span<const uint8_t> 
 std::string ToBytes(const ApertureName& name);
 std::optional<ApertureName> ParseAperture(const std::string& bytes);
 
-// A peer's word for how something ended. A code that is none becomes UNKNOWN.
+// A peer's word for how something ended. A code that is none becomes UNKNOWN, and so do
+// DEADLINE_EXCEEDED and CANCELLED, which only our own side can say of our calls.
 absl::Status ToStatus(int code, const std::string& error);
 // What a peer chose to call itself, or says of itself, fit for logs, terminals and
 // messages: one line of UTF-8 (a message with anything else cannot be read) without

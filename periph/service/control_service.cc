@@ -12,6 +12,8 @@ namespace tripwire::periph {
 namespace {
 
 constexpr size_t kMaxNameBytes = 256;
+// Between calls, streams are first to be woken by frames.
+constexpr uint64_t kWatchNs = 20 * kMillisecond;
 
 }  // namespace
 
@@ -23,6 +25,7 @@ rpc::ServerOptions ControlService::RpcOptions() {
   rpc::ServerOptions options;
   options.service = kControlService;
   options.message_bytes = kMaxCallBytes;
+  options.watch_ns = kWatchNs;
   return options;
 }
 

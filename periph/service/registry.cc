@@ -85,7 +85,13 @@ absl::Status ServedDevice::MayControl(const Asker& asker) const {
     return absl::PermissionDeniedError(absl::StrCat("device '", name(), "' is offered read-only"));
   }
   std::lock_guard lock(mutex_);
-  return CheckFree(asker, false);
+  for (const User& user : users_) {
+    if (user.asker.user == asker.user || !user.use.exclusive) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("the settings of device '", name(), "' cannot be changed, it is busy: ",
+                     user.asker.node, " (", user.asker.program, ") has it for itself"));
+  }
+  return absl::OkStatus();
 }
 
 proto::DeviceInfo ServedDevice::Describe() {

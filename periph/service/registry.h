@@ -68,7 +68,9 @@ class ServedDevice {
   // it for himself, or `exclusive` is asked for and others have it open.
   // Openings of the same user never keep each other out.
   absl::StatusOr<Opening> Open(const Asker& asker, Use use);
-  // May its controls be set? As Open.
+  // May its controls be set? PERMISSION_DENIED by the access rules; FAILED_PRECONDITION
+  // if somebody else has it for himself, for then he alone sets them. To see them one
+  // need only see the device.
   absl::Status MayControl(const Asker& asker) const;
   // PERMISSION_DENIED unless the rules admit the asker.
   absl::Status MaySee(const Asker& asker) const;

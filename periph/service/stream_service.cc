@@ -63,7 +63,9 @@ StreamService::~StreamService() {
 void StreamService::Run() {
   std::array<Event, 64> events;
   while (!stopping_.load(std::memory_order_acquire)) {
-    const size_t n = context_->Wait(events, NextTick());
+    // Without streams frames are of calls, whose threads are not to be woken by us.
+    const PortWatch watch = streams_.empty() ? PortWatch::kLeave : PortWatch::kTake;
+    const size_t n = context_->Wait(events, NextTick(), watch);
     for (size_t i = 0; i < n; ++i) Handle(events[i]);
     DropPosted();
     Tick();
@@ -98,8 +100,12 @@ void StreamService::OnConnectRequest(LinkId link) {
   silent_.push_back({link, nic_.clock().NowNs() + kOpenTimeoutNs});
 }
 
+// What was said before its link's end, and comes to light after it, is heard no more:
+// a stream would be opened that nobody ends.
 void StreamService::OnMessages(LinkId link) {
-  while (auto message = context_->TakeMessage(link)) OnMessage(link, *message);
+  while (auto message = context_->TakeMessage(link)) {
+    if (IsServed(link)) OnMessage(link, *message);
+  }
 }
 
 void StreamService::OnMessage(LinkId link, std::span<const uint8_t> bytes) {
@@ -194,6 +200,12 @@ size_t StreamService::Sinks() const {
                              std::count_if(streams_.begin(), streams_.end(), [&](const auto& open) {
                                return is_sink(open.second.stream);
                              }));
+}
+
+bool StreamService::IsServed(LinkId link) const {
+  return cookie_of_.contains(link) ||
+         std::any_of(silent_.begin(), silent_.end(),
+                     [link](const Silent& each) { return each.link == link; });
 }
 
 std::shared_ptr<Stream> StreamService::Find(LinkId link) {

@@ -59,6 +59,8 @@ class StreamService {
   void Tick();
   uint64_t NextTick();
   size_t Sinks() const;
+  // Whether the link has a stream, or may yet open one.
+  bool IsServed(LinkId link) const;
   std::shared_ptr<Stream> Find(LinkId link);
 
   Nic& nic_;

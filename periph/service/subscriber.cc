@@ -138,10 +138,10 @@ bool Subscriber::Begin(const proto::Ring& ring) {
   if (rings_ == formats_told_) return false;
   if (++rings_ < formats_told_ || restarted_) return true;
   const auto aperture = ParseAperture(ring.aperture());
-  if (!aperture.has_value() || ring.slots() > kMaxSlots ||
-      !feeder_.Begin({*aperture, ring.slots(), ring.payload_bytes()}).ok()) {
-    return false;
-  }
+  if (!aperture.has_value() || ring.slots() > kMaxSlots) return false;
+  const absl::Status begun = feeder_.Begin({*aperture, ring.slots(), ring.payload_bytes()});
+  // The link may be down already, which is no fault of the ring's.
+  if (!begun.ok()) return absl::IsUnavailable(begun);
   proto::StreamMessage message;
   message.mutable_credit()->set_aperture(ToBytes(feeder_.credit_name()));
   Tell(message);

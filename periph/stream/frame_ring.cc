@@ -123,8 +123,12 @@ absl::StatusOr<FrameView> Ring::Take() {
   }
   found_nothing_ = false;
   const uint64_t arrival_ns = context_.nic().clock().NowNs();
+  std::optional<FrameView> view =
+      RingCore::Hand(core_, sequence_, tail->frame, arrival_ns);
+  if (!view.has_value()) return Nonsense();
+  ++sequence_;
   Account(*tail, arrival_ns);
-  return RingCore::Hand(core_, sequence_++, tail->frame, arrival_ns);
+  return *std::move(view);
 }
 
 // Every frame the source made has a number, so those missing before this one

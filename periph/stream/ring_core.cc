@@ -32,15 +32,19 @@ void RingCore::SetCredit(const ApertureName& credit) {
   Report();
 }
 
-FrameView RingCore::Hand(const std::shared_ptr<RingCore>& core,
-                         uint64_t sequence, const Frame& frame,
-                         uint64_t arrival_ns) {
+std::optional<FrameView> RingCore::Hand(const std::shared_ptr<RingCore>& core,
+                                        uint64_t sequence, const Frame& frame,
+                                        uint64_t arrival_ns) {
+  std::lock_guard lock(core->mutex_);
+  if (sequence - core->released_ > core->slots_) {
+    core->overwritten_ = true;
+    return std::nullopt;
+  }
   FrameView view;
   view.core_ = core;
   view.sequence_ = sequence;
   view.frame_ = frame;
   view.arrival_ns_ = arrival_ns;
-  std::lock_guard lock(core->mutex_);
   core->taken_ = sequence;
   core->idle_ = false;
   core->ReportIfDue();

@@ -31,10 +31,11 @@ class RingCore {
   uint64_t payload_bytes() const { return payload_bytes_; }
 
   void SetCredit(const ApertureName& credit);
-  // A view of the frame with this number, the next, in its slot.
-  static FrameView Hand(const std::shared_ptr<RingCore>& core,
-                        uint64_t sequence, const Frame& frame,
-                        uint64_t arrival_ns);
+  // A view of the frame with this number, the next, in its slot. None if an
+  // older view of that slot is not yet given back: the feeder did not own it.
+  static std::optional<FrameView> Hand(const std::shared_ptr<RingCore>& core,
+                                       uint64_t sequence, const Frame& frame,
+                                       uint64_t arrival_ns);
   void GiveBack(uint64_t sequence);
   // The taker has nothing to take: what it has given back may as well be said,
   // now and whenever more is given back, until a frame is handed out.

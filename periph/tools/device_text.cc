@@ -43,6 +43,22 @@ std::string Users(const proto::DeviceInfo& info) {
   });
 }
 
+// A format whose lists of choices are long, for people: a few of each and how many more.
+std::string Shortened(const std::string& format) {
+  constexpr size_t kShown = 6;
+  std::string text;
+  size_t choice = 0;  // in a list, from 1
+  for (size_t at = 0; at < format.size(); ++at) {
+    const char c = format[at];
+    if (c == '{') choice = 1;
+    if (c == '}' && choice > kShown) absl::StrAppend(&text, " ... ", choice - kShown, " more ");
+    if (c == '}') choice = 0;
+    if (choice <= kShown) text += c;
+    if (c == ',' && choice > 0) ++choice;
+  }
+  return text;
+}
+
 std::string JsonList(const google::protobuf::RepeatedPtrField<std::string>& texts) {
   return absl::StrCat(
       "[",
@@ -93,8 +109,8 @@ std::string TextOf(const std::string& node, const proto::DeviceInfo& info) {
   line("what", Printable(info.description()));
   line("state", State(info));
   if (!info.present()) line("why", Printable(info.why_absent()));
-  for (const std::string& format : info.source_formats()) line("makes", Printable(format, 4000));
-  for (const std::string& format : info.sink_formats()) line("takes", Printable(format, 4000));
+  for (const std::string& format : info.source_formats()) line("makes", Printable(Shortened(format), 4000));
+  for (const std::string& format : info.sink_formats()) line("takes", Printable(Shortened(format), 4000));
   if (info.disk()) line("disk", info.read_only() ? "read-only" : "read and write");
   if (info.read_only() && !info.disk()) line("access", "read-only");
   for (const proto::User& user : info.users()) {

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -103,8 +104,8 @@ absl::Status Run(const LsOptions& options) {
   const std::vector<std::string> nodes = Nodes(**nic, options);
   if (nodes.empty() && !options.json) return absl::NotFoundError("no node offers devices");
   if (options.watch) return Watch(**nic, nodes, options, stopper);
-  if (!options.json) std::printf("%s\n", HeadLine().c_str());
   absl::Status status;
+  bool has_head = options.json;
   for (const std::string& node : nodes) {
     auto peripherals = Connect(**nic, node, {});
     auto devices = peripherals.ok() ? (*peripherals)->List() : peripherals.status();
@@ -112,6 +113,7 @@ absl::Status Run(const LsOptions& options) {
       status = devices.status();
       continue;
     }
+    if (!std::exchange(has_head, true)) std::printf("%s\n", HeadLine().c_str());
     for (const proto::DeviceInfo& info : *devices) Print(node, info, options.json);
   }
   return status;

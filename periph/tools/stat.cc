@@ -90,6 +90,7 @@ bool PrintOthers(const proto::StatReply& reply, bool json) {
   for (const proto::StreamStat& stat : reply.streams()) {
     std::printf("%s\n", (json ? JsonOf(stat) : LineOf(stat)).c_str());
   }
+  if (reply.streams().empty() && !json) std::printf("  no streams are open\n");
   return std::fflush(stdout) == 0;
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // tw-periphd: offers devices over a Tripwire NIC.
-#include <google/protobuf/stubs/logging.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -18,6 +17,7 @@
 #include "nic/api/open_nic.h"
 #include "nic/api/stats/stats.h"
 #include "nic/base/process.h"
+#include "nic/control/unreadable.h"
 #include "nic/port/port_spec.h"
 #include "periph/device/device.h"
 #include "periph/service/access.h"
@@ -159,8 +159,7 @@ int Main(int argc, char** argv) {
   }
   spdlog::set_default_logger(spdlog::stderr_color_mt("tw-periphd"));
   spdlog::set_level(spdlog::level::from_str(options.log_level));
-  // Messages that cannot be read are counted; whoever sends them fills no log.
-  google::protobuf::SetLogHandler(nullptr);
+  KeepQuietAboutUnreadable();
   if (options.node.empty()) options.node = HostName();
   return Serve(options);
 }

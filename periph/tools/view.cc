@@ -7,13 +7,16 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "periph/gst/input_sender.h"
 #include "periph/media/input_event.h"
 #include "periph/media/window.h"
 #include "periph/tools/commands.h"
+#include "periph/tools/quiet_terminal.h"
 #include "periph/tools/session.h"
 
 namespace tripwire::periph::tools {
@@ -36,16 +39,29 @@ bool HasDisplay() {
   return set("DISPLAY") || set("WAYLAND_DISPLAY");
 }
 
-absl::StatusOr<std::unique_ptr<Sink>> Open(const ViewOptions& options,
+// Columns and rows of the terminal; nothing where the picture goes to a window,
+// or there is none because it is sound.
+using Size = std::optional<std::pair<uint32_t, uint32_t>>;
+
+Size TerminalSize(const ViewOptions& options, const std::string& format) {
+  if (absl::StartsWith(format, "audio/")) return std::nullopt;
+  if (!options.terminal && HasDisplay()) return std::nullopt;
+  winsize size{};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
+    return std::pair(80u, 24u);
+  return std::pair<uint32_t, uint32_t>(size.ws_col, size.ws_row);
+}
+
+absl::StatusOr<std::unique_ptr<Sink>> Open(const Size& terminal,
                                            const std::string& format,
                                            InputSender* input) {
-  if (options.terminal || !HasDisplay()) {
-    winsize size{};
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) {
-      size.ws_col = 80;
-      size.ws_row = 24;
+  if (terminal.has_value()) {
+    if (isatty(STDOUT_FILENO) == 0) {
+      return absl::FailedPreconditionError(
+          "no picture can be drawn: standard output is no terminal (to keep what "
+          "the device makes, use cat or record)");
     }
-    return ShowInTerminal(format, size.ws_col, size.ws_row);
+    return ShowInTerminal(format, terminal->first, terminal->second);
   }
   if (input == nullptr) return ShowInWindow(format, {});
   return ShowInWindow(
@@ -54,20 +70,29 @@ absl::StatusOr<std::unique_ptr<Sink>> Open(const ViewOptions& options,
 
 absl::Status Show(FrameStream& stream, const ViewOptions& options,
                   InputSender* input) {
+  // Goes after the picture has left the terminal.
+  std::optional<QuietTerminal> quiet;
   std::unique_ptr<Sink> shown;
   std::string format;
+  Size size;
   for (uint64_t taken = 0; options.frames == 0 || taken < options.frames;
        ++taken) {
     auto view = stream.Next(kNever);
     if (absl::IsOutOfRange(view.status()) || absl::IsCancelled(view.status()))
       break;
     if (!view.ok()) return view.status();
-    if (shown == nullptr || stream.format() != format) {
+    // A terminal's size may change at any time.
+    const Size size_now = TerminalSize(options, stream.format());
+    if (shown == nullptr || stream.format() != format || size_now != size) {
       shown.reset();
       format = stream.format();
-      auto opened = Open(options, format, input);
+      size = size_now;
+      auto opened = Open(size, format, input);
       if (!opened.ok()) return opened.status();
       shown = *std::move(opened);
+      if (size.has_value() && !quiet.has_value()) {
+        quiet.emplace(STDOUT_FILENO, STDIN_FILENO, [&stream] { stream.Cancel(); });
+      }
     }
     Frame frame = view->frame();
     frame.data = view->data();
@@ -110,7 +135,7 @@ const RegisterCommand kView("view", [](CLI::App& app, Runner& run) {
   CLI::App* command =
       app.add_subcommand("view",
                          "A device's picture in a window, or in the terminal "
-                         "where there is no display; its sound "
+                         "where there is no display (q ends it); its sound "
                          "by the loudspeaker. A screen's window passes "
                          "keyboard and pointer on to the screen.");
   options->where.AddTo(*command);

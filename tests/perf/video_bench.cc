@@ -6,12 +6,13 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -31,9 +32,22 @@ struct Case {
   std::string socket;         // ... or the camera does, here
 };
 
+// Pictures that come before the measurement, so that what happens once does not
+// count; those of the measurement; and some that keep the stream going until
+// its end.
+struct Span {
+  double warm_up_seconds = 0.5, seconds = 0;
+  double total() const { return warm_up_seconds + seconds + 0.25; }
+};
+
 struct Outcome {
   std::map<std::string, uint64_t> report;
-  double cpu_seconds = 0;
+  double cpu_share = 0;  // of one processor, by both processes
+
+  uint64_t number(const char* key) const {
+    const auto found = report.find(key);
+    return found == report.end() ? 0 : found->second;
+  }
 };
 
 pid_t Spawn(const Argv& argv) {
@@ -50,29 +64,47 @@ pid_t Spawn(const Argv& argv) {
   _exit(127);
 }
 
-double Seconds(const timeval& time) {
-  return static_cast<double>(time.tv_sec) +
-         static_cast<double>(time.tv_usec) / 1e6;
+// What a process has used of processors so far.
+double CpuSeconds(pid_t pid) {
+  clockid_t clock;
+  timespec used{};
+  if (pid <= 0 || clock_getcpuclockid(pid, &clock) != 0 ||
+      clock_gettime(clock, &used) != 0) {
+    return 0;
+  }
+  return static_cast<double>(used.tv_sec) +
+         static_cast<double>(used.tv_nsec) / 1e9;
 }
 
-// Waits for the end, at most so long; then ends it. Its processor seconds.
-double Reap(pid_t pid, double seconds) {
-  rusage usage{};
+void Sleep(double seconds) {
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+}
+
+// Waits for the end, at most so long; then ends it.
+void Reap(pid_t pid, double seconds) {
+  if (pid <= 0) return;
   const auto end =
       std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  while (wait4(pid, nullptr, WNOHANG, &usage) == 0) {
+  while (waitpid(pid, nullptr, WNOHANG) == 0) {
     if (std::chrono::steady_clock::now() > end) {
       kill(pid, SIGTERM);
-      std::this_thread::sleep_for(std::chrono::milliseconds(500));
-      if (wait4(pid, nullptr, WNOHANG, &usage) == 0) {
+      Sleep(0.5);
+      if (waitpid(pid, nullptr, WNOHANG) == 0) {
         kill(pid, SIGKILL);
-        wait4(pid, nullptr, 0, &usage);
+        waitpid(pid, nullptr, 0);
       }
-      break;
+      return;
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    Sleep(0.02);
   }
-  return Seconds(usage.ru_utime) + Seconds(usage.ru_stime);
+}
+
+bool Appears(const std::string& path, double seconds) {
+  for (double waited = 0; !std::filesystem::exists(path); waited += 0.01) {
+    if (waited > seconds) return false;
+    Sleep(0.01);
+  }
+  return true;
 }
 
 std::map<std::string, uint64_t> ReadReport(const std::string& path) {
@@ -88,29 +120,38 @@ std::map<std::string, uint64_t> ReadReport(const std::string& path) {
   return report;
 }
 
-Outcome Run(const Case& what, const std::string& report, double seconds) {
+Outcome Run(const Case& what, const std::string& report, const Span& span) {
+  const std::string begun = report + ".begun";
   std::filesystem::remove(report);
+  std::filesystem::remove(begun);
   // Of the case before: a camera that is terminated leaves its socket.
   if (!what.socket.empty()) std::filesystem::remove(what.socket);
   pid_t viewer = -1, camera = -1;
   if (what.viewer_first) {
     viewer = Spawn(what.viewer);
-    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    Sleep(0.7);
   }
   if (!what.camera.empty()) {
     camera = Spawn(what.camera);
-    for (int i = 0; i < 500 && !what.socket.empty() &&
-                    !std::filesystem::exists(what.socket);
-         ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    if (!what.viewer_first)
-      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    if (!what.socket.empty()) Appears(what.socket, 5);
+    if (!what.viewer_first) Sleep(0.3);
   }
   if (!what.viewer_first) viewer = Spawn(what.viewer);
   Outcome outcome;
-  outcome.cpu_seconds = Reap(viewer, seconds + 10);
-  if (camera > 0) outcome.cpu_seconds += Reap(camera, 0);
+  const auto used = [&] { return CpuSeconds(viewer) + CpuSeconds(camera); };
+  if (Appears(begun, 10)) {  // the first picture was seen
+    Sleep(span.warm_up_seconds);
+    const auto began = std::chrono::steady_clock::now();
+    const double before = used();
+    Sleep(span.seconds);
+    const double spent = used() - before;
+    const std::chrono::duration<double> took =
+        std::chrono::steady_clock::now() - began;
+    outcome.cpu_share = spent / took.count();
+    Reap(viewer, span.seconds + 10);
+  }
+  Reap(viewer, 0);
+  Reap(camera, 0);
   outcome.report = ReadReport(report);
   return outcome;
 }
@@ -133,13 +174,15 @@ Argv Words(const std::string& line) {
 }
 
 std::vector<Case> Cases(const std::string& directory, int width, int height,
-                        int fps, uint64_t frames, const std::string& report) {
+                        int fps, const Span& span, const std::string& report) {
   const std::string size = fmt::format("width={},height={}", width, height);
   const std::string caps =
       fmt::format("video/x-raw,format=I420,{},framerate={}/1", size, fps);
   const std::string camera = "twtestpicture ! " + caps;
-  const std::string check = fmt::format(
-      " ! identity eos-after={} ! twtestcheck report={}", frames + 1, report);
+  const std::string check =
+      fmt::format(" ! identity eos-after={} ! twtestcheck report={} untimed={}",
+                  static_cast<int>(span.total() * fps) + 1, report,
+                  static_cast<int>(span.warm_up_seconds * fps));
   const std::string socket = directory + "/memif", shm = directory + "/shm";
   const auto rtp = [&](const std::string& name, int mtu) {
     Case made{name, {}, {}, true, ""};
@@ -188,53 +231,65 @@ std::vector<Case> Cases(const std::string& directory, int width, int height,
   return cases;
 }
 
+// All ways of one size of picture. Whether pictures came by each.
+bool RunAll(const std::string& directory, int height, const Span& span) {
+  const int width = height * 16 / 9, fps = 60;
+  const std::string report = directory + "/report";
+  const double gigabytes_per_second = fps * width * height * 1.5 / 1e9;
+  fmt::print("{}x{} at {}, I420, {:.3f} GB/s, for {} seconds\n", width, height,
+             fps, gigabytes_per_second, span.seconds);
+  fmt::print("{:24} {:>9} {:>9} {:>9} {:>12} {:>8} {:>5}\n", "", "p50 us",
+             "p99 us", "max us", "CPU s per GB", "missing", "torn");
+  bool complete = true;
+  for (const Case& what : Cases(directory, width, height, fps, span, report)) {
+    const Outcome outcome = Run(what, report, span);
+    const auto frames = static_cast<double>(outcome.number("frames"));
+    if (frames == 0) {
+      fmt::print("{:24} nothing arrived\n", what.name);
+      complete = false;
+      continue;
+    }
+    const double came =
+        frames / (frames + static_cast<double>(outcome.number("missing")));
+    fmt::print("{:24} {:>9} {:>9} {:>9} {:>12.2f} {:>8} {:>5}\n", what.name,
+               outcome.number("p50_us"), outcome.number("p99_us"),
+               outcome.number("max_us"),
+               outcome.cpu_share / (gigabytes_per_second * came),
+               outcome.number("missing"),
+               outcome.number("torn") + outcome.number("unreadable"));
+    std::fflush(stdout);
+  }
+  return complete;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{
       "Raw video from process to process: latency, and processor time of both "
       "sides"};
-  double seconds = 6;
-  app.add_option("--seconds", seconds, "of each measurement")
-      ->check(CLI::Range(0.5, 600.0));
+  Span span{.seconds = 6};
+  std::vector<int> heights = {720, 1080};
+  app.add_option("--seconds", span.seconds, "of each measurement")
+      ->check(CLI::Range(0.5, 600.0))
+      ->capture_default_str();
+  app.add_option("--warm-up", span.warm_up_seconds,
+                 "seconds of pictures before it")
+      ->check(CLI::Range(0.0, 600.0))
+      ->capture_default_str();
+  app.add_option("--heights", heights, "of the pictures, 16:9")
+      ->check(CLI::Range(200, 4320))
+      ->delimiter(',')
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   setenv("GST_PLUGIN_PATH", TRIPWIRE_GST_PLUGINS, 1);
   char directory[] = "/tmp/tw-video-bench-XXXXXX";
   if (mkdtemp(directory) == nullptr) return 1;
-  const std::string report = std::string(directory) + "/report";
   // The list of plug-ins is made once, not in the first measurement.
   Reap(Spawn({"gst-inspect-1.0", "tripwiresrc"}), 60);
 
-  int result = 0;
-  for (const int height : {720, 1080}) {
-    const int width = height * 16 / 9, fps = 60;
-    const auto frames = static_cast<uint64_t>(seconds * fps);
-    const double gigabytes =
-        static_cast<double>(frames) * width * height * 1.5 / 1e9;
-    fmt::print("{}x{} at {}, I420, {} frames, {:.2f} GB\n", width, height, fps,
-               frames, gigabytes);
-    fmt::print("{:24} {:>9} {:>9} {:>9} {:>12} {:>8} {:>5}\n", "", "p50 us",
-               "p99 us", "max us", "CPU s per GB", "missing", "torn");
-    for (const Case& what :
-         Cases(directory, width, height, fps, frames, report)) {
-      const Outcome outcome = Run(what, report, seconds);
-      const auto number = [&outcome](const char* key) {
-        const auto found = outcome.report.find(key);
-        return found == outcome.report.end() ? uint64_t{0} : found->second;
-      };
-      const double carried =
-          static_cast<double>(number("frames")) * width * height * 1.5 / 1e9;
-      if (carried == 0) {
-        fmt::print("{:24} nothing arrived\n", what.name);
-        result = 1;
-        continue;
-      }
-      fmt::print("{:24} {:>9} {:>9} {:>9} {:>12.2f} {:>8} {:>5}\n", what.name,
-                 number("p50_us"), number("p99_us"), number("max_us"),
-                 outcome.cpu_seconds / carried, number("missing"),
-                 number("torn") + number("unreadable"));
-    }
-  }
+  bool complete = true;
+  for (const int height : heights) complete &= RunAll(directory, height, span);
   std::filesystem::remove_all(directory);
-  return result;
+  return complete ? 0 : 1;
 }

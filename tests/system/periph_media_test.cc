@@ -3,13 +3,19 @@
 // GStreamer.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <termios.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
+#include <functional>
 #include <map>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 #include "tests/system/harness/devices.h"
 #include "tests/system/harness/tree.h"
@@ -206,8 +212,11 @@ TEST_P(MediaTest, AnyPipelineFeedsARemoteSink) {
       "video/x-raw,width=320,height=240,framerate=60/1 ! " +
       sink + ":screen");
   EXPECT_EQ(picture.exit_code, 0) << picture.err;
-  ASSERT_TRUE(Eventually(kSoon, [&] { return Exists(report); }));
-  const auto seen = ParseReport(ReadFile(report));
+  std::map<std::string, uint64_t> seen;  // the file is there before what is in it
+  ASSERT_TRUE(Eventually(kSoon, [&] {
+    if (Exists(report)) seen = ParseReport(ReadFile(report));
+    return !seen.empty();
+  }));
   EXPECT_EQ(seen.at("frames"), seen.at("last") + 1 - seen.at("missing"));
   EXPECT_GT(seen.at("frames"), 10u);
   EXPECT_EQ(seen.at("torn") + seen.at("unreadable"), 0u);
@@ -221,7 +230,8 @@ TEST_P(MediaTest, AnyPipelineFeedsARemoteSink) {
 }
 
 TEST_P(MediaTest, MistakesAreOneClearLine) {
-  server_.Start({"mic=gst:audiotestsrc is-live=true"});
+  server_.Start({"mic=gst:audiotestsrc is-live=true", kCamera});
+  ExpectOneLine(server_.Run({"view", ":cam", "--terminal"}), "no terminal");
   ExpectOneLine(server_.Run({"cat", ":mic", "--format", "video/x-raw"}),
                 "video/x-raw");
   ExpectOneLine(server_.Run({"cat", ":mic", "--format", "!!"}), "!!");
@@ -237,6 +247,82 @@ TEST_P(MediaTest, MistakesAreOneClearLine) {
              server_.network().ClientPort(0) + "' ! fakesink");
   EXPECT_NE(launch.exit_code, 0);
   EXPECT_THAT(launch.err + launch.out, HasSubstr("none"));
+}
+
+// A terminal in which somebody looks at the camera, and what was on it before.
+class Looker {
+ public:
+  // `how` is what comes before the command.
+  Looker(DeviceServer& server, const std::string& how) {
+    ::tcgetattr(line_.slave.get(), &before_);
+    process_ = server.BeginLine(how + Quoted(server.Command({"view", ":cam", "--terminal"})) + " < " +
+                                line_.path + " > " + line_.path);
+  }
+  Process& process() { return process_; }
+  bool echoes() const {
+    termios now{};
+    ::tcgetattr(line_.slave.get(), &now);
+    return (now.c_lflag & ECHO) != 0;
+  }
+  void Type(char key) { ASSERT_EQ(::write(line_.master.get(), &key, 1), 1); }
+  // Until a picture, or part of one, was drawn.
+  bool SeesPicture() {
+    return Eventually(kSoon, [&] { return Read().find("\x1b[H") != std::string::npos; });
+  }
+  // It has ended well, and the terminal is as it was.
+  void ExpectGone() {
+    // What is drawn must be read, or it waits.
+    EXPECT_TRUE(Eventually(kSoon, [&] { return Read(), !process_.Running(); }));
+    EXPECT_EQ(process_.Wait(1), 0) << process_.err();
+    EXPECT_EQ(process_.err(), "");
+    termios now{};
+    ::tcgetattr(line_.slave.get(), &now);
+    EXPECT_EQ(now.c_lflag, before_.c_lflag);
+    EXPECT_EQ(0, std::memcmp(now.c_cc, before_.c_cc, sizeof now.c_cc));
+    constexpr std::string_view kLeft = "\x1b[?25h\x1b[?1049l";
+    EXPECT_EQ(Read().rfind(kLeft), seen_.size() - kLeft.size())
+        << "the picture is gone, the cursor is back, and nothing follows";
+  }
+
+ private:
+  const std::string& Read() {
+    pollfd wait{line_.master.get(), POLLIN, 0};
+    char bytes[4096];
+    while (::poll(&wait, 1, 0) == 1) {
+      const ssize_t n = ::read(line_.master.get(), bytes, sizeof bytes);
+      if (n <= 0) break;
+      seen_.append(bytes, static_cast<size_t>(n));
+    }
+    return seen_;
+  }
+
+  FarLine line_;
+  termios before_{};
+  Process process_;
+  std::string seen_;
+};
+
+TEST_P(MediaTest, APictureInATerminalLeavesItAsItWas) {
+  server_.Start({kCamera});
+  const std::function<void(Looker&)> kEnds[] = {
+      [](Looker& looker) { looker.Type('q'); },
+      [](Looker& looker) { looker.process().Signal(SIGTERM); },
+      [](Looker& looker) { looker.process().Signal(SIGINT); }};
+  for (const auto& end : kEnds) {
+    Looker looker(server_, "exec ");
+    ASSERT_TRUE(looker.SeesPicture()) << looker.process().err();
+    EXPECT_TRUE(Eventually(kSoon, [&] { return !looker.echoes(); }));
+    // What means nothing is not shown, and does nothing.
+    for (const char key : {'x', '\n', '\x1c', '\x1a'}) looker.Type(key);
+    end(looker);
+    looker.ExpectGone();
+  }
+  // In a terminal of its own, Ctrl-C is typed.
+  Looker looker(server_, "exec setsid --ctty --wait ");
+  ASSERT_TRUE(looker.SeesPicture()) << looker.process().err();
+  EXPECT_TRUE(Eventually(kSoon, [&] { return !looker.echoes(); }));
+  looker.Type('\x03');
+  looker.ExpectGone();
 }
 
 INSTANTIATE_TEST_SUITE_P(Wires, MediaTest,

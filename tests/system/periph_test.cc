@@ -2,6 +2,9 @@
 // Devices offered by one process and used by others.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <memory>
@@ -112,6 +115,29 @@ TEST_P(PeriphTest, AUserRidesThroughACrashOfTheServer) {
   EXPECT_EQ(cat.out().size() % 64, 0u);
 }
 
+// Somebody who is silent when the server goes has his device back before he has a word to say.
+TEST_P(PeriphTest, ASilentUserOfASinkRidesThroughACrashOfTheServer) {
+  const std::string from = server_.Path("from"), to = server_.Path("to");
+  ASSERT_EQ(::mkfifo(from.c_str(), 0600), 0);
+  const Argv device = {"data=exec:cat > " + to};
+  server_.Start(device);
+  Process cat = server_.BeginLine(
+      "exec " + Quoted(server_.Command({"cat", "--to", "--exclusive", ":data"})) + " < " + from);
+  const UniqueFd words(::open(from.c_str(), O_WRONLY | O_CLOEXEC));
+  const auto is_used = [&] {
+    return server_.Run({"info", ":data"}, kSoon, 1).out.find("tw-periph cat") != std::string::npos;
+  };
+  ASSERT_TRUE(Eventually(kSoon, is_used)) << cat.err();
+  server_.Crash();
+  server_.Start(device);
+  ASSERT_TRUE(Eventually(kSoon, is_used)) << cat.err();
+  const std::string content = RandomBytes(9, 10'000);
+  ASSERT_EQ(::write(words.get(), content.data(), content.size()),
+            static_cast<ssize_t>(content.size()));
+  EXPECT_TRUE(Eventually(kSoon, [&] { return Exists(to) && ReadFile(to) == content; }));
+  EXPECT_TRUE(cat.Running()) << cat.err();
+}
+
 TEST_P(PeriphTest, AUserThatCrashesFreesTheDevice) {
   server_.Start({"pat=pattern:bytes=64,rate=100"}, {"--access", "pat=exclusive"});
   Process cat = server_.Begin({"cat", ":pat"});
@@ -137,6 +163,9 @@ TEST_P(PeriphTest, ControlsAndStatisticsAreShown) {
   EXPECT_THAT(stat.out, HasSubstr("\"lost\":0"));
   Process cat = server_.Begin({"cat", ":pat"});
   ASSERT_TRUE(Eventually(kSoon, [&] { return !cat.out().empty(); })) << cat.err();
+  // It has the device for itself, so others only look.
+  EXPECT_EQ(server_.Run({"ctl", ":pat"}, kSoon, 1).out.empty(), false);
+  ExpectError(server_.Run({"ctl", ":pat", "checked=1"}, kSoon, 1), 1, "(tw-periph cat) has it for itself");
   const Result streams = server_.Run({"stat", "server:", "--json", "-n", "1"}, kSoon, 1);
   EXPECT_EQ(streams.exit_code, 0) << streams.err;
   EXPECT_THAT(streams.out, HasSubstr("\"program\":\"tw-periph cat\""));

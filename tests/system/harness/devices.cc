@@ -60,6 +60,10 @@ Result DeviceServer::Run(const Argv& arguments, double timeout_seconds,
                  network_.ClientNode(client));
 }
 
+Process DeviceServer::BeginLine(const std::string& line, int client) const {
+  return Process({"bash", "-c", line}, network_.ClientNode(client));
+}
+
 Result DeviceServer::RunLine(const std::string& line, int client) const {
   return Execute({"bash", "-c", line}, 60, network_.ClientNode(client));
 }

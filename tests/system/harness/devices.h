@@ -36,6 +36,7 @@ class DeviceServer {
   Result Run(const Argv& arguments, double timeout_seconds = 60,
              int client = 0) const;
   // A line of a shell, at a client's node.
+  Process BeginLine(const std::string& line, int client = 0) const;
   Result RunLine(const std::string& line, int client = 0) const;
 
  private:

@@ -112,7 +112,7 @@ void Tally::Add(Seen seen, const Stamp& stamp, uint64_t now_ns) {
     ++backwards_;
   }
   last_ = stamp.number;
-  ++frames_;
+  if (++frames_ <= untimed_) return;
   latencies_ns_.push_back(now_ns > stamp.time_ns ? now_ns - stamp.time_ns : 0);
 }
 

@@ -36,6 +36,8 @@ Seen Read(std::span<const uint8_t> pixels, uint32_t width, uint32_t height,
 // What a row of pictures has told.
 class Tally {
  public:
+  // The latencies of the first `untimed` pictures are left out.
+  explicit Tally(uint64_t untimed = 0) : untimed_(untimed) {}
   void Add(Seen seen, const Stamp& stamp, uint64_t now_ns);
   // One "key=value" a line: frames, torn, unreadable, first, last, missing
   // (numbers between first and last that did not come), backwards, and
@@ -44,6 +46,7 @@ class Tally {
   uint64_t frames() const { return frames_; }
 
  private:
+  uint64_t untimed_;
   uint64_t frames_ = 0, torn_ = 0, unreadable_ = 0, backwards_ = 0;
   uint64_t first_ = 0, last_ = 0;
   std::vector<uint64_t> latencies_ns_;

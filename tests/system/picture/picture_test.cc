@@ -75,5 +75,13 @@ TEST(PictureTest, TheTallyCountsWhatIsMissing) {
   EXPECT_THAT(report, HasSubstr("max_us=2000\n"));
 }
 
+TEST(PictureTest, TheFirstPicturesCountButAreNotTimed) {
+  Tally tally(2);
+  for (const uint64_t number : {1, 2, 3})
+    tally.Add(Seen::kWhole, {number, 0}, number == 3 ? 3000 : 9000);
+  EXPECT_THAT(tally.Report(), HasSubstr("frames=3\n"));
+  EXPECT_THAT(tally.Report(), HasSubstr("max_us=3\n"));
+}
+
 }  // namespace
 }  // namespace tripwire::picture

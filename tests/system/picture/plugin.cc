@@ -4,7 +4,8 @@
 //   pictures it is
 //                  too late for it leaves out
 //   twtestcheck    a sink that reads them, and writes its report to a file in
-//   the end
+//   the end; REPORT.begun is there from the first picture on. The latencies of
+//   the first `untimed` pictures are left out
 #include <gst/base/gstbasesink.h>
 #include <gst/base/gstpushsrc.h>
 #include <gst/video/video.h>
@@ -188,6 +189,7 @@ void picture_init(Picture* self) {
 struct CheckState {
   Tally tally;
   std::string report;
+  uint64_t untimed = 0;
 };
 struct Check {
   GstBaseSink parent;
@@ -211,9 +213,18 @@ GstFlowReturn CheckRender(GstBaseSink* sink, GstBuffer* buffer) {
   const Seen seen = tripwire::picture::Read(
       {map.data, map.size}, static_cast<uint32_t>(self->info.width),
       static_cast<uint32_t>(self->info.height), &stamp);
-  self->state->tally.Add(seen, stamp, NowNs());
+  CheckState& state = *self->state;
+  if (state.tally.frames() == 0 && !state.report.empty())
+    std::ofstream(state.report + ".begun");
+  state.tally.Add(seen, stamp, NowNs());
   gst_buffer_unmap(buffer, &map);
   return GST_FLOW_OK;
+}
+
+gboolean CheckStart(GstBaseSink* sink) {
+  CheckState& state = *reinterpret_cast<Check*>(sink)->state;
+  state.tally = Tally(state.untimed);
+  return TRUE;
 }
 
 gboolean CheckStop(GstBaseSink* sink) {
@@ -224,13 +235,21 @@ gboolean CheckStop(GstBaseSink* sink) {
   return TRUE;
 }
 
-void CheckSet(GObject* object, guint, const GValue* value, GParamSpec*) {
+enum CheckProperty : guint { kReport = 1, kUntimed };
+
+void CheckSet(GObject* object, guint id, const GValue* value, GParamSpec*) {
+  CheckState& state = *reinterpret_cast<Check*>(object)->state;
+  if (id == kUntimed) {
+    state.untimed = g_value_get_uint64(value);
+    return;
+  }
   const gchar* path = g_value_get_string(value);
-  reinterpret_cast<Check*>(object)->state->report = path != nullptr ? path : "";
+  state.report = path != nullptr ? path : "";
 }
-void CheckGet(GObject* object, guint, GValue* value, GParamSpec*) {
-  g_value_set_string(value,
-                     reinterpret_cast<Check*>(object)->state->report.c_str());
+void CheckGet(GObject* object, guint id, GValue* value, GParamSpec*) {
+  const CheckState& state = *reinterpret_cast<Check*>(object)->state;
+  if (id == kUntimed) return g_value_set_uint64(value, state.untimed);
+  g_value_set_string(value, state.report.c_str());
 }
 void CheckFinalize(GObject* object) {
   delete reinterpret_cast<Check*>(object)->state;
@@ -242,9 +261,14 @@ void check_class_init(CheckClass* type) {
   G_OBJECT_CLASS(type)->get_property = CheckGet;
   G_OBJECT_CLASS(type)->finalize = CheckFinalize;
   g_object_class_install_property(
-      G_OBJECT_CLASS(type), 1,
+      G_OBJECT_CLASS(type), kReport,
       g_param_spec_string("report", "Report", "File for what was seen", "",
                           static_cast<GParamFlags>(G_PARAM_READWRITE)));
+  g_object_class_install_property(
+      G_OBJECT_CLASS(type), kUntimed,
+      g_param_spec_uint64(
+          "untimed", "Untimed", "First pictures whose latency does not count",
+          0, G_MAXUINT64, 0, static_cast<GParamFlags>(G_PARAM_READWRITE)));
   auto* element_class = GST_ELEMENT_CLASS(type);
   gst_element_class_set_static_metadata(element_class, "Test picture check",
                                         "Sink/Video", "Reads test pictures",
@@ -256,6 +280,7 @@ void check_class_init(CheckClass* type) {
   auto* base_class = GST_BASE_SINK_CLASS(type);
   base_class->set_caps = CheckSetCaps;
   base_class->render = CheckRender;
+  base_class->start = CheckStart;
   base_class->stop = CheckStop;
 }
 

@@ -29,5 +29,13 @@ TEST(PrintableTest, IsCutBetweenCharacters) {
   EXPECT_EQ(Printable("a\xe2\x82\xac", 4), "a\xe2\x82\xac");
 }
 
+TEST(StatusTest, APeerCannotSayWhatOnlyOurSideKnows) {
+  EXPECT_TRUE(ToStatus(0, "").ok());
+  EXPECT_EQ(ToStatus(5, "gone"), absl::NotFoundError("gone"));
+  for (const int code : {1, 4, 17, -1, 1'000'000}) {
+    EXPECT_EQ(ToStatus(code, "x").code(), absl::StatusCode::kUnknown) << code;
+  }
+}
+
 }  // namespace
 }  // namespace tripwire::periph

@@ -128,6 +128,26 @@ TEST_F(HostileTest, OpeningTwiceClosesTheLink) {
   EXPECT_TRUE(cam_.AwaitSources(0));
 }
 
+// A stream on a link that the service has given up would have no end.
+TEST_F(HostileTest, WhoWasSentAwayOpensNothing) {
+  auto refused = OpenMessage();
+  refused.mutable_open()->set_version(99);
+  for (int round = 0; round < 40; ++round) {
+    if (round > 0) link_ = NewLink();
+    if (round % 2 == 0) {
+      (void)context_->SendMessage(link_, {});
+    } else {
+      Say(refused);
+    }
+    for (int i = 0; i < 3; ++i) Say(OpenMessage());
+    ExpectClosed();
+    context_->Close(link_);
+  }
+  EXPECT_TRUE(cam_.AwaitSources(0));
+  EXPECT_EQ(service_->stream_counters().opened, 0u);
+  EXPECT_EQ(service_->stream_counters().open, 0u);
+}
+
 TEST_F(HostileTest, WhatCannotBeOpenedIsRefused) {
   auto message = OpenMessage();
   message.mutable_open()->set_version(99);

@@ -92,7 +92,6 @@ TEST_F(SharingTest, ExclusiveKeepsOtherUsersOut) {
   const auto theirs = other->OpenSource("cam", {});
   EXPECT_EQ(theirs.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(theirs.status().message()), HasSubstr("client"));
-  EXPECT_EQ(other->SetControl("cam", "gain", "2").code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(user->OpenSource("cam", {}).ok());  // openings of one user do not
   auto info = other->Info("cam");
   // The end of the second opening has to get there.
@@ -105,6 +104,37 @@ TEST_F(SharingTest, ExclusiveKeepsOtherUsersOut) {
   mine.reset();
   // Its link's end has to get there.
   while (!other->OpenSource("cam", {.exclusive = true}).ok()) std::this_thread::yield();
+}
+
+TEST_F(SharingTest, WhoHasADeviceForHimselfAloneChangesItsSettings) {
+  StartServer();
+  auto user = Connect(), other = Connect();
+  const auto gain = [&](Peripherals& peripherals) {
+    const auto controls = peripherals.Controls("cam");
+    return controls.ok() ? controls->at(0).value : controls.status().ToString();
+  };
+  auto mine = Open(*user, {.exclusive = true});
+  EXPECT_TRUE(user->SetControl("cam", "gain", "2").ok());
+  const absl::Status refused = other->SetControl("cam", "gain", "1");
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(refused.message(),
+            "the settings of device 'cam' cannot be changed, it is busy: client (test) has it for itself");
+  // Everybody sees them.
+  EXPECT_EQ(gain(*user), "2");
+  EXPECT_EQ(gain(*other), "2");
+  mine.reset();
+  // Its link's end has to get there.
+  while (!other->SetControl("cam", "gain", "1").ok()) std::this_thread::yield();
+  EXPECT_EQ(gain(*user), "1");
+}
+
+TEST_F(SharingTest, WhoSharesADeviceMayChangeItsSettings) {
+  StartServer();
+  auto user = Connect(), other = Connect();
+  auto mine = Open(*user), theirs = Open(*other);
+  EXPECT_TRUE(user->SetControl("cam", "gain", "2").ok());
+  EXPECT_TRUE(other->SetControl("cam", "gain", "1").ok());
+  EXPECT_EQ(cam_.settings["gain"], "1");
 }
 
 TEST_F(SharingTest, ExclusiveIsNotHadOfADeviceInUse) {

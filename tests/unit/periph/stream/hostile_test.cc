@@ -103,6 +103,21 @@ TEST_F(HostileFeeder, ASlotFilledAnewWhileItIsLookedAt) {
   ExpectBroken();
 }
 
+// The next frame by its number, in a slot whose frame is still looked at.
+TEST_F(HostileFeeder, ASlotIsNotHandedOutTwice) {
+  std::vector<FrameView> views;
+  for (uint64_t sequence = 1; sequence <= kSlots; ++sequence) {
+    WriteTail((sequence - 1) % kSlots, TailOf(sequence, 10));
+    auto view = pair_.ring->Take();
+    ASSERT_TRUE(view.ok());
+    views.push_back(*std::move(view));
+  }
+  views.erase(views.begin() + 1);  // not the oldest: that slot is held
+  WriteTail(0, TailOf(kSlots + 1, 10));
+  ExpectBroken();
+  EXPECT_EQ(pair_.ring->counters().received, kSlots);
+}
+
 TEST_F(HostileFeeder, AccountsThatMakeNoSenseHarmNothing) {
   uint64_t sequence = 0;
   for (const uint64_t word :
