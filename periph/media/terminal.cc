@@ -14,19 +14,14 @@
 #include "periph/device/passing_sink.h"
 #include "periph/media/formats.h"
 #include "periph/media/sink_line.h"
+#include "periph/media/terminal_output.h"
 #include "periph/media/window.h"
 
 namespace tripwire::periph {
 namespace {
 
-// Writes it all, as far as somebody takes it.
-void Print(const std::string& text) {
-  for (size_t at = 0; at < text.size();) {
-    const ssize_t n = write(STDOUT_FILENO, text.data() + at, text.size() - at);
-    if (n <= 0) return;
-    at += static_cast<size_t>(n);
-  }
-}
+// How long a terminal that takes nothing keeps a program that wants to leave it.
+constexpr int kLeaveMs = 500;
 
 enum class Colours : uint8_t { kNone, k256, kAll };
 
@@ -94,7 +89,27 @@ std::string Drawn(const uint8_t* pixels, size_t width, size_t height,
   return text;
 }
 
-GstFlowReturn OnSample(GstAppSink* from, gpointer) {
+// The terminal while there is a picture on it.
+class Screen {
+ public:
+  ~Screen() {
+    if (entered_)
+      output_.WriteWithin("\x1b[0m\x1b[?25h\x1b[?1049l", kLeaveMs);
+  }
+  void Draw(std::string_view picture) {
+    if (!std::exchange(entered_, true))
+      output_.Write("\x1b[?1049h\x1b[?25l\x1b[2J");
+    output_.Write(picture);
+  }
+  // A Draw under way, and every later one, returns at once.
+  void Stop() { output_.Stop(); }
+
+ private:
+  TerminalOutput output_{STDOUT_FILENO};
+  bool entered_ = false;
+};
+
+GstFlowReturn OnSample(GstAppSink* from, gpointer screen) {
   static const Colours colours = ColoursOfTerminal();
   const SampleRef sample(gst_app_sink_pull_sample(from));
   if (sample == nullptr) return GST_FLOW_OK;
@@ -103,7 +118,7 @@ GstFlowReturn OnSample(GstAppSink* from, gpointer) {
   if (gst_video_info_from_caps(&info, gst_sample_get_caps(sample.get())) &&
       gst_video_frame_map(&frame, &info, gst_sample_get_buffer(sample.get()),
                           GST_MAP_READ)) {
-    Print(Drawn(
+    static_cast<Screen*>(screen)->Draw(Drawn(
         static_cast<const uint8_t*>(GST_VIDEO_FRAME_PLANE_DATA(&frame, 0)),
         static_cast<size_t>(info.width), static_cast<size_t>(info.height),
         static_cast<size_t>(GST_VIDEO_FRAME_PLANE_STRIDE(&frame, 0)),
@@ -112,6 +127,21 @@ GstFlowReturn OnSample(GstAppSink* from, gpointer) {
   }
   return GST_FLOW_OK;
 }
+
+// What draws on the screen ends before that is left.
+class TerminalSink final : public PassingSink {
+ public:
+  TerminalSink(std::unique_ptr<Sink> sink, std::shared_ptr<Screen> screen)
+      : PassingSink(std::move(sink), screen), screen_(*screen) {}
+  ~TerminalSink() override { screen_.Stop(); }
+  void Cancel() override {
+    screen_.Stop();
+    PassingSink::Cancel();
+  }
+
+ private:
+  Screen& screen_;
+};
 
 }  // namespace
 
@@ -133,25 +163,22 @@ absl::StatusOr<std::unique_ptr<Sink>> ShowInTerminal(const std::string& format,
   const double scale = std::min(wide / info.width, high / info.height);
   const int width = std::max(1, static_cast<int>(info.width * scale));
   const int height = std::max(2, static_cast<int>(info.height * scale) / 2 * 2);
+  const auto screen = std::make_shared<Screen>();
   auto sink = StartSinkLine(
       absl::StrCat("videoconvert ! videoscale add-borders=false ! appsink "
                    "name=out sync=false "
                    "caps=\"video/x-raw,"
                    "format=RGB,pixel-aspect-ratio=1/1,width=",
                    width, ",height=", height, "\""),
-      format, [](GstElement* bin) {
+      format, [&screen](GstElement* bin) {
         const ElementRef out(gst_bin_get_by_name(GST_BIN(bin), "out"));
         GstAppSinkCallbacks callbacks{};
         callbacks.new_sample = &OnSample;
-        gst_app_sink_set_callbacks(GST_APP_SINK(out.get()), &callbacks, nullptr,
-                                   nullptr);
+        gst_app_sink_set_callbacks(GST_APP_SINK(out.get()), &callbacks,
+                                   screen.get(), nullptr);
       });
   if (!sink.ok()) return sink.status();
-  Print("\x1b[?1049h\x1b[?25l\x1b[2J");
-  // The terminal is left as it was found.
-  std::shared_ptr<void> restore(
-      nullptr, [](void*) { Print("\x1b[0m\x1b[?25h\x1b[?1049l"); });
-  return std::make_unique<PassingSink>(*std::move(sink), std::move(restore));
+  return std::make_unique<TerminalSink>(*std::move(sink), screen);
 }
 
 }  // namespace tripwire::periph

@@ -19,6 +19,7 @@ bool IsOurs(int terminal) {
 }
 
 termios Quiet(termios settings) {
+  settings.c_iflag &= ~static_cast<tcflag_t>(IXON);
   settings.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | ECHONL);
   settings.c_cc[VMIN] = 1;
   settings.c_cc[VTIME] = 0;

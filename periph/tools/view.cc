@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -68,11 +70,35 @@ absl::StatusOr<std::unique_ptr<Sink>> Open(const Size& terminal,
       format, [input](const proto::InputEvent& event) { input->Send(event); });
 }
 
-absl::Status Show(FrameStream& stream, const ViewOptions& options,
-                  InputSender* input) {
-  // Goes after the picture has left the terminal.
-  std::optional<QuietTerminal> quiet;
-  std::unique_ptr<Sink> shown;
+// What shows the frames at the moment. Whoever ends the program ends a Put that
+// waits, too: for a loudspeaker, or for a terminal that takes nothing more.
+class Shown {
+ public:
+  Sink* get() { return sink_.get(); }
+  void Set(std::unique_ptr<Sink> sink) {
+    {
+      const std::lock_guard lock(mutex_);
+      std::swap(sink_, sink);
+      if (cancelled_ && sink_ != nullptr) sink_->Cancel();
+    }
+    // The one before goes here: that may take its time.
+  }
+  void Cancel() {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    if (sink_ != nullptr) sink_->Cancel();
+  }
+
+ private:
+  std::mutex mutex_;
+  bool cancelled_ = false;
+  std::unique_ptr<Sink> sink_;
+};
+
+// `begin_drawing` is called once a picture is about to be on the terminal.
+absl::Status ShowFrames(FrameStream& stream, const ViewOptions& options,
+                        InputSender* input, Shown& shown,
+                        const std::function<void()>& begin_drawing) {
   std::string format;
   Size size;
   for (uint64_t taken = 0; options.frames == 0 || taken < options.frames;
@@ -83,26 +109,43 @@ absl::Status Show(FrameStream& stream, const ViewOptions& options,
     if (!view.ok()) return view.status();
     // A terminal's size may change at any time.
     const Size size_now = TerminalSize(options, stream.format());
-    if (shown == nullptr || stream.format() != format || size_now != size) {
-      shown.reset();
+    if (shown.get() == nullptr || stream.format() != format || size_now != size) {
+      shown.Set(nullptr);
       format = stream.format();
       size = size_now;
       auto opened = Open(size, format, input);
       if (!opened.ok()) return opened.status();
-      shown = *std::move(opened);
-      if (size.has_value() && !quiet.has_value()) {
-        quiet.emplace(STDOUT_FILENO, STDIN_FILENO, [&stream] { stream.Cancel(); });
-      }
+      shown.Set(*std::move(opened));
+      if (size.has_value()) begin_drawing();
     }
     Frame frame = view->frame();
     frame.data = view->data();
     frame.owner = std::make_shared<FrameView>(*std::move(view));
-    const absl::Status put = shown->Put(frame);
+    const absl::Status put = shown.get()->Put(frame);
     if (absl::IsCancelled(put))
-      return absl::OkStatus();  // the user closed the window
+      return absl::OkStatus();  // the user closed the window, or wants no more
     if (!put.ok()) return put;
   }
   return absl::OkStatus();
+}
+
+absl::Status Show(FrameStream& stream, const ViewOptions& options,
+                  InputSender* input, Stopper& stopper) {
+  Shown shown;
+  const auto stop = [&] {
+    shown.Cancel();
+    stream.Cancel();
+  };
+  stopper.Set(stop);
+  std::optional<QuietTerminal> quiet;
+  const absl::Status status = ShowFrames(stream, options, input, shown, [&] {
+    if (!quiet.has_value()) quiet.emplace(STDOUT_FILENO, STDIN_FILENO, stop);
+  });
+  // The picture leaves the terminal, and then that is as it was.
+  shown.Set(nullptr);
+  quiet.reset();
+  stopper.Set({});
+  return status;
 }
 
 absl::Status Run(const ViewOptions& options) {
@@ -124,10 +167,7 @@ absl::Status Run(const ViewOptions& options) {
   auto stream =
       session->peripherals->OpenSource(session->name.device, stream_options);
   if (!stream.ok()) return stream.status();
-  stopper.Set([raw = stream->get()] { raw->Cancel(); });
-  const absl::Status status = Show(**stream, options, input.get());
-  stopper.Set({});
-  return status;
+  return Show(**stream, options, input.get(), stopper);
 }
 
 const RegisterCommand kView("view", [](CLI::App& app, Runner& run) {

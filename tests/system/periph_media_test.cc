@@ -271,17 +271,20 @@ class Looker {
   }
   // It has ended well, and the terminal is as it was.
   void ExpectGone() {
-    // What is drawn must be read, or it waits.
     EXPECT_TRUE(Eventually(kSoon, [&] { return Read(), !process_.Running(); }));
-    EXPECT_EQ(process_.Wait(1), 0) << process_.err();
-    EXPECT_EQ(process_.err(), "");
-    termios now{};
-    ::tcgetattr(line_.slave.get(), &now);
-    EXPECT_EQ(now.c_lflag, before_.c_lflag);
-    EXPECT_EQ(0, std::memcmp(now.c_cc, before_.c_cc, sizeof now.c_cc));
+    ExpectEndedWell();
     constexpr std::string_view kLeft = "\x1b[?25h\x1b[?1049l";
     EXPECT_EQ(Read().rfind(kLeft), seen_.size() - kLeft.size())
         << "the picture is gone, the cursor is back, and nothing follows";
+  }
+  void ExpectEndedWell() {
+    EXPECT_EQ(process_.Wait(kSoon), 0) << process_.err();
+    EXPECT_EQ(process_.err(), "");
+    termios now{};
+    ::tcgetattr(line_.slave.get(), &now);
+    EXPECT_EQ(now.c_iflag, before_.c_iflag);
+    EXPECT_EQ(now.c_lflag, before_.c_lflag);
+    EXPECT_EQ(0, std::memcmp(now.c_cc, before_.c_cc, sizeof now.c_cc));
   }
 
  private:
@@ -313,7 +316,7 @@ TEST_P(MediaTest, APictureInATerminalLeavesItAsItWas) {
     ASSERT_TRUE(looker.SeesPicture()) << looker.process().err();
     EXPECT_TRUE(Eventually(kSoon, [&] { return !looker.echoes(); }));
     // What means nothing is not shown, and does nothing.
-    for (const char key : {'x', '\n', '\x1c', '\x1a'}) looker.Type(key);
+    for (const char key : {'x', '\n', '\x1c', '\x1a', '\x13'}) looker.Type(key);
     end(looker);
     looker.ExpectGone();
   }
@@ -323,6 +326,20 @@ TEST_P(MediaTest, APictureInATerminalLeavesItAsItWas) {
   EXPECT_TRUE(Eventually(kSoon, [&] { return !looker.echoes(); }));
   looker.Type('\x03');
   looker.ExpectGone();
+}
+
+TEST_P(MediaTest, ATerminalThatTakesNothingHoldsNobody) {
+  server_.Start({kCamera});
+  const std::function<void(Looker&)> kEnds[] = {
+      [](Looker& looker) { looker.Type('q'); },
+      [](Looker& looker) { looker.process().Signal(SIGTERM); }};
+  for (const auto& end : kEnds) {
+    Looker looker(server_, "exec ");
+    ASSERT_TRUE(looker.SeesPicture()) << looker.process().err();
+    SleepMs(2000);  // far more pictures than a terminal holds
+    end(looker);
+    looker.ExpectEndedWell();
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Wires, MediaTest,
