@@ -213,7 +213,6 @@ int RunOp(OpContext* ctx, const OpInfo& info) {
 
 void FileServer::Serve(rpc::Call incoming) {
   thread_local Scratch scratch;
-  calls_.fetch_add(1, std::memory_order_relaxed);
   scratch.arena.Reset();
   auto* request = google::protobuf::Arena::CreateMessage<pb::Call>(&scratch.arena);
   auto* reply = google::protobuf::Arena::CreateMessage<pb::Reply>(&scratch.arena);
@@ -222,13 +221,14 @@ void FileServer::Serve(rpc::Call incoming) {
   auto session = FindSession(call->session()->id());
   if (!session || session->exported == nullptr ||
       !request->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    calls_[pb::Call::OP_NOT_SET].fetch_add(1, std::memory_order_relaxed);
     reply->set_error(EPROTO);
     call->Reply(Serialize(*reply, &scratch));
     return;
   }
   if (!purge_scheduled_.load(std::memory_order_relaxed)) SchedulePurge();
   const OpInfo info = InfoOf(request->op_case());
-  calls_by_operation_.at(request->op_case()).fetch_add(1, std::memory_order_relaxed);
+  calls_.at(request->op_case()).fetch_add(1, std::memory_order_relaxed);
   OpContext ctx(this, session, std::move(call), *request, reply);
   if (info.journaled && AnswerFromJournal(&ctx)) return;
   int error = RunOp(&ctx, info);
@@ -244,13 +244,19 @@ void FileServer::Serve(rpc::Call incoming) {
          info.keep_reply, session->id, ctx.changes);
 }
 
+uint64_t FileServer::calls() const {
+  uint64_t sum = 0;
+  for (const auto& count : calls_) sum += count.load(std::memory_order_relaxed);
+  return sum;
+}
+
 std::vector<std::pair<std::string, uint64_t>> FileServer::calls_by_operation() const {
   std::vector<std::pair<std::string, uint64_t>> counts;
   const auto* operations = pb::Call::descriptor()->FindOneofByName("op");
   for (int i = 0; i < operations->field_count(); ++i) {
     const auto* field = operations->field(i);
-    const uint64_t count = calls_by_operation_.at(static_cast<size_t>(field->number())).load(
-        std::memory_order_relaxed);
+    const uint64_t count =
+        calls_.at(static_cast<size_t>(field->number())).load(std::memory_order_relaxed);
     if (count != 0) counts.emplace_back(std::string(field->name()), count);
   }
   return counts;

@@ -62,7 +62,7 @@ class FileServer {
   const std::vector<std::unique_ptr<Export>>& exports() const { return exports_; }
 
   // Counters, for people.
-  uint64_t calls() const { return calls_.load(std::memory_order_relaxed); }
+  uint64_t calls() const;
   // The same by operation, named as in proto/: those asked for so far.
   std::vector<std::pair<std::string, uint64_t>> calls_by_operation() const;
   uint64_t recalls() const { return recalls_.load(std::memory_order_relaxed); }
@@ -151,9 +151,8 @@ class FileServer {
   std::mutex grace_mutex_;
   absl::flat_hash_set<uint64_t> grace_for_;  // sessions that may still reclaim
   std::vector<std::function<void()>> after_grace_;
-  std::atomic<uint64_t> calls_{0};
-  // By pb::Call::OpCase; 0: no operation that we know.
-  std::array<std::atomic<uint64_t>, pb::Call::kNull + 1> calls_by_operation_{};
+  // By pb::Call::OpCase; those that could not be read are under none.
+  std::array<std::atomic<uint64_t>, pb::Call::kNull + 1> calls_{};
   std::atomic<uint64_t> recalls_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> purge_scheduled_{false};

@@ -19,7 +19,7 @@ uint64_t SystemClockEpochNs() {
 CapturePort::CapturePort(std::unique_ptr<Port> inner,
                          std::unique_ptr<CaptureFile> file, Clock& clock,
                          uint64_t epoch_ns)
-    : inner_(std::move(inner)),
+    : ForwardingPort(std::move(inner)),
       file_(std::move(file)),
       clock_(clock),
       epoch_ns_(epoch_ns) {}

@@ -11,7 +11,7 @@
 
 #include "nic/base/clock.h"
 #include "nic/port/capture_file.h"
-#include "nic/port/port.h"
+#include "nic/port/forwarding_port.h"
 
 namespace tripwire {
 
@@ -21,28 +21,15 @@ namespace tripwire {
 // the file.
 //
 // Thread safety and invariants: as for Port.
-class CapturePort final : public Port {
+class CapturePort final : public ForwardingPort {
  public:
   // Times in the file are those of `clock`, later by `epoch_ns`.
   CapturePort(std::unique_ptr<Port> inner, std::unique_ptr<CaptureFile> file,
               Clock& clock, uint64_t epoch_ns);
 
-  Port& inner() { return *inner_; }
-
-  const PortInfo& info() const override { return inner_->info(); }
   size_t Receive(std::span<Frame> frames) override;
-  size_t Allocate(std::span<Frame> frames) override {
-    return inner_->Allocate(frames);
-  }
   size_t Transmit(PathId path, std::span<const Frame> frames,
                   Ring ring) override;
-  void Release(std::span<const Frame> frames) override {
-    inner_->Release(frames);
-  }
-  bool ArmWakeup() override { return inner_->ArmWakeup(); }
-  void DisarmWakeup() override { inner_->DisarmWakeup(); }
-  int wake_fd() const override { return inner_->wake_fd(); }
-  uint64_t Service(uint64_t now_ns) override { return inner_->Service(now_ns); }
   PortCounters counters() const override;
 
  private:
@@ -51,7 +38,6 @@ class CapturePort final : public Port {
   void Record(std::span<const Frame> frames, CaptureDirection direction);
   void Commit(size_t frames);
 
-  std::unique_ptr<Port> inner_;
   std::unique_ptr<CaptureFile> file_;
   Clock& clock_;
   const uint64_t epoch_ns_;

@@ -43,18 +43,24 @@ absl::Status ServedDevice::MaySee(const Asker& asker) const {
       absl::StrCat("device '", name(), "' is not for node '", asker.node, "'"));
 }
 
+const ServedDevice::User* ServedDevice::HolderBeside(const Asker& asker) const {
+  for (const User& user : users_) {
+    if (user.asker.user != asker.user && user.use.exclusive) return &user;
+  }
+  return nullptr;
+}
+
 absl::Status ServedDevice::CheckFree(const Asker& asker, bool exclusive) const {
+  if (const User* holder = HolderBeside(asker); holder != nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("device '", name(), "' is busy: ", holder->asker.node, " has it for itself"));
+  }
+  if (!exclusive) return absl::OkStatus();
   for (const User& user : users_) {
     if (user.asker.user == asker.user) continue;
-    if (user.use.exclusive) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("device '", name(), "' is busy: ", user.asker.node, " has it for itself"));
-    }
-    if (exclusive) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("device '", name(), "' is busy: ", user.asker.node,
-                       " uses it too, so nobody can have it for himself"));
-    }
+    return absl::FailedPreconditionError(
+        absl::StrCat("device '", name(), "' is busy: ", user.asker.node,
+                     " uses it too, so nobody can have it for himself"));
   }
   return absl::OkStatus();
 }
@@ -85,13 +91,11 @@ absl::Status ServedDevice::MayControl(const Asker& asker) const {
     return absl::PermissionDeniedError(absl::StrCat("device '", name(), "' is offered read-only"));
   }
   std::lock_guard lock(mutex_);
-  for (const User& user : users_) {
-    if (user.asker.user == asker.user || !user.use.exclusive) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("the settings of device '", name(), "' cannot be changed, it is busy: ",
-                     user.asker.node, " (", user.asker.program, ") has it for itself"));
-  }
-  return absl::OkStatus();
+  const User* holder = HolderBeside(asker);
+  if (holder == nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the settings of device '", name(), "' cannot be changed, it is busy: ",
+                   holder->asker.node, " (", holder->asker.program, ") has it for itself"));
 }
 
 proto::DeviceInfo ServedDevice::Describe() {

@@ -88,6 +88,8 @@ class ServedDevice {
     Asker asker;
     Use use;
   };
+  // Another user who has it for himself, if there is one. REQUIRES: mutex_
+  const User* HolderBeside(const Asker& asker) const;
   absl::Status CheckFree(const Asker& asker,
                          bool exclusive) const;  // REQUIRES: mutex_
   void Close(uint64_t id);

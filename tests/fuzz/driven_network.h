@@ -12,6 +12,7 @@
 #include "nic/api/nic.h"
 #include "nic/base/clock.h"
 #include "nic/port/fabric.h"
+#include "nic/port/forwarding_port.h"
 #include "tests/fuzz/bytes.h"
 
 namespace tripwire::fuzz {
@@ -19,10 +20,10 @@ namespace tripwire::fuzz {
 // A port whose owner, when he looks at it, first makes the rest of the world go
 // on. So calls that wait, of a program that knows nothing of it, return on a
 // clock that nobody else moves, in one thread, and the same way each time.
-class DrivingPort final : public Port {
+class DrivingPort final : public ForwardingPort {
  public:
   DrivingPort(std::unique_ptr<Port> inner, std::function<void()> drive)
-      : inner_(std::move(inner)), drive_(std::move(drive)) {}
+      : ForwardingPort(std::move(inner)), drive_(std::move(drive)) {}
 
   size_t Receive(std::span<Frame> frames) override {
     drive_();
@@ -39,28 +40,10 @@ class DrivingPort final : public Port {
   }
   bool nothing_waits() { return inner_->ArmWakeup(); }
 
-  const PortInfo& info() const override { return inner_->info(); }
-  size_t Allocate(std::span<Frame> frames) override {
-    return inner_->Allocate(frames);
-  }
-  size_t Transmit(PathId path, std::span<const Frame> frames,
-                  Ring ring) override {
-    return inner_->Transmit(path, frames, ring);
-  }
-  void Release(std::span<const Frame> frames) override {
-    inner_->Release(frames);
-  }
-  bool ArmWakeup() override { return inner_->ArmWakeup(); }
-  void DisarmWakeup() override { inner_->DisarmWakeup(); }
-  int wake_fd() const override { return inner_->wake_fd(); }
-  uint64_t Service(uint64_t now_ns) override { return inner_->Service(now_ns); }
-  PortCounters counters() const override { return inner_->counters(); }
-
  private:
   static constexpr uint32_t kRuntBytes = 60;
   static constexpr int kPatience = 4;
 
-  const std::unique_ptr<Port> inner_;
   const std::function<void()> drive_;
   int quiet_looks_ = 0;
 };

@@ -4,7 +4,6 @@
 // that come and go. Each is answered once, in words that others can read;
 // nobody sees or changes what is not offered to him; a disk holds what was
 // written to it, and nothing else is touched.
-#include <google/protobuf/stubs/logging.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -23,7 +22,6 @@
 #include "nic/base/fd.h"
 #include "periph/proto/messages.h"
 #include "periph/service/control_service.h"
-#include "spdlog/spdlog.h"
 #include "tests/fuzz/bytes.h"
 
 using namespace tripwire;          // NOLINT: a fuzzer's main file
@@ -436,12 +434,6 @@ class Run {
 };
 
 }  // namespace
-
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  spdlog::set_level(spdlog::level::off);
-  google::protobuf::SetLogHandler(nullptr);
-  return 0;
-}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::Script script(data, size);

@@ -4,7 +4,6 @@
 // order, whatever the others do; nobody gets what is not for him, or has for
 // himself what others use; what is no message ends its link; every answer can
 // be read; and when all have gone, nothing of them is left.
-#include <google/protobuf/stubs/logging.h>
 
 #include <chrono>
 #include <memory>
@@ -17,7 +16,6 @@
 #include "absl/strings/str_cat.h"
 #include "periph/client/frame_stream.h"
 #include "periph/service/stream_service.h"
-#include "spdlog/spdlog.h"
 #include "tests/fuzz/bytes.h"
 #include "tests/unit/comm/test_wire.h"
 #include "tests/unit/periph/service/fake_device.h"
@@ -288,12 +286,6 @@ class Run {
 };
 
 }  // namespace
-
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  spdlog::set_level(spdlog::level::off);
-  google::protobuf::SetLogHandler(nullptr);
-  return 0;
-}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::Script script(data, size);

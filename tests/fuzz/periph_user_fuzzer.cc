@@ -5,8 +5,6 @@
 // server that keeps the rules is what it sent, all of it and in order, also
 // over links that it closed, and nothing but that server's own doing ends a
 // stream for good. Memory is granted within limits and let go of.
-#include <google/protobuf/stubs/logging.h>
-
 #include <deque>
 #include <memory>
 #include <optional>
@@ -17,7 +15,6 @@
 #include "periph/client/frame_output.h"
 #include "periph/client/frame_stream.h"
 #include "periph/stream/feeder.h"
-#include "spdlog/spdlog.h"
 #include "tests/fuzz/driven_network.h"
 #include "tests/fuzz/periph_told_server.h"
 
@@ -313,12 +310,6 @@ class SinkRun final : public UserRun {
 };
 
 }  // namespace
-
-extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  spdlog::set_level(spdlog::level::off);
-  google::protobuf::SetLogHandler(nullptr);
-  return 0;
-}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::Script script(data, size);

@@ -8,17 +8,17 @@
 #include <utility>
 #include <vector>
 
-#include "nic/port/port.h"
+#include "nic/port/forwarding_port.h"
 
 namespace tripwire {
 
 // A port that behaves as one over shared memory may: received frames are
 // borrowed, are scribbled over the moment they are given back, and must all be
 // given back before the next are asked for. What is sent may have a tail.
-class LendingPort final : public Port {
+class LendingPort final : public ForwardingPort {
  public:
   explicit LendingPort(std::unique_ptr<Port> inner)
-      : inner_(std::move(inner)), info_(inner_->info()) {
+      : ForwardingPort(std::move(inner)), info_(inner_->info()) {
     info_.is_reliable = true;
     info_.gathers = true;
   }
@@ -29,9 +29,6 @@ class LendingPort final : public Port {
     lent_ = inner_->Receive(frames);
     for (Frame& frame : frames.first(lent_)) frame.is_borrowed = true;
     return lent_;
-  }
-  size_t Allocate(std::span<Frame> frames) override {
-    return inner_->Allocate(frames);
   }
   size_t Transmit(PathId path, std::span<const Frame> frames,
                   Ring ring) override {
@@ -54,16 +51,8 @@ class LendingPort final : public Port {
     }
     inner_->Release(frames);
   }
-  bool ArmWakeup() override { return inner_->ArmWakeup(); }
-  void DisarmWakeup() override { inner_->DisarmWakeup(); }
-  int wake_fd() const override { return inner_->wake_fd(); }
-  uint64_t Service(uint64_t now_ns) override {
-    return inner_->Service(now_ns);
-  }
-  PortCounters counters() const override { return inner_->counters(); }
 
  private:
-  std::unique_ptr<Port> inner_;
   PortInfo info_;
   size_t lent_ = 0;
 };
