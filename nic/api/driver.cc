@@ -172,6 +172,14 @@ uint64_t Driver::Budget::of(uint64_t most_ns) const {
                                std::clamp(2 * success_, kLeastBudget, 1.0));
 }
 
+uint64_t Driver::SpinNs(uint64_t now_ns) const {
+  return contention_.is_there(now_ns) ? 0 : spin_budget_.of(max_spin_ns_);
+}
+
+uint64_t Driver::LingerNs(uint64_t now_ns) const {
+  return contention_.is_there(now_ns) ? 0 : linger_budget_.of(kLingerNs);
+}
+
 bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
                        PortWatch watch) {
   std::unique_lock lock(mutex_);
@@ -188,8 +196,7 @@ bool Driver::WaitUntil(absl::FunctionRef<bool()> ready, uint64_t deadline_ns,
     done = Block(lock, ready, deadline_ns, takes_watch);
   } else {
     const uint64_t start_ns = clock_.NowNs();
-    done =
-        Spin(lock, ready, start_ns, spin_budget_.of(max_spin_ns_), deadline_ns);
+    done = Spin(lock, ready, start_ns, SpinNs(start_ns), deadline_ns);
     // Whether spinning to the limit would have met it: a budget that only asked
     // whether it was enough itself would never grow again.
     bool spin_pays = done;
@@ -218,8 +225,8 @@ bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
     last_drive_ns_.store(now_ns, std::memory_order_relaxed);
     if (ready()) return true;
     if (busy && max_spin_ns_ > 0) {
-      end_ns = std::max(
-          end_ns, std::min(now_ns + linger_budget_.of(kLingerNs), deadline_ns));
+      end_ns =
+          std::max(end_ns, std::min(now_ns + LingerNs(now_ns), deadline_ns));
     }
     if (now_ns >= end_ns) return false;
     // Short waits are what spinning is for: they hold the lock until somebody
@@ -235,7 +242,10 @@ bool Driver::Spin(std::unique_lock<AdaptiveMutex>& lock,
     }
     // A long spin does not see the ports' descriptors: peers may be joining.
     if (turn % kServiceTurns == 0) engine_.ServicePorts();
-    if (busy || is_long || turn % kClockTurns == 0) now_ns = clock_.NowNs();
+    if (!busy && !is_long && turn % kClockTurns != 0) continue;
+    const uint64_t looked_ns = std::exchange(now_ns, clock_.NowNs());
+    contention_.Note(looked_ns, now_ns);
+    if (contention_.is_there(now_ns)) end_ns = now_ns;
   }
 }
 
@@ -321,7 +331,7 @@ void Driver::Linger(std::unique_lock<AdaptiveMutex>& lock,
                     uint64_t deadline_ns) {
   linger_budget_.Learn(linger_paid_ || woken_ns < lingered_ns_ + kLingerNs);
   const uint64_t frames = engine_.counters().rx_frames;
-  (void)Spin(lock, ready, woken_ns, linger_budget_.of(kLingerNs), deadline_ns);
+  (void)Spin(lock, ready, woken_ns, LingerNs(woken_ns), deadline_ns);
   linger_paid_ = engine_.counters().rx_frames != frames;
   lingered_ns_ = woken_ns;
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "nic/api/contention.h"
 #include "nic/api/nic.h"
 #include "nic/base/adaptive_mutex.h"
 #include "nic/base/clock.h"
@@ -60,6 +61,7 @@ class Driver {
   void NoteWork();
 
   uint64_t sleeps() const { return sleeps_; }
+  uint64_t contended() const { return contention_.times(); }
 
  private:
   struct Waiter {
@@ -84,6 +86,9 @@ class Driver {
   };
 
   bool PollOnce(uint64_t now_ns);
+  // How long to look before one sleeps, and for more after something came.
+  uint64_t SpinNs(uint64_t now_ns) const;
+  uint64_t LingerNs(uint64_t now_ns) const;
   void WakeReady(bool all);
   bool Arm();
   void Disarm();
@@ -149,6 +154,7 @@ class Driver {
   std::atomic<uint64_t> last_drive_ns_{0};
   uint64_t seen_news_ = 0;
   Budget spin_budget_, linger_budget_;
+  Contention contention_;
   bool linger_paid_ = true;  // the last time
   uint64_t lingered_ns_ = 0;
   uint64_t sleeps_ = 0;

@@ -111,6 +111,7 @@ NicCounters Nic::counters() {
   auto lock = impl_->Lock();
   NicCounters counters = impl_->engine().counters();
   counters.sleeps = impl_->driver().sleeps();
+  counters.contended = impl_->driver().contended();
   for (const auto& port : impl_->engine().ports()) {
     const PortCounters of_port = port->counters();
     counters.doorbells_rung += of_port.doorbells_rung;

@@ -34,6 +34,8 @@ struct NicCounters {
   // these, those whose peer said so itself: it knows nothing of them.
   uint64_t links_up = 0, links_lost = 0, links_disowned = 0;
   uint64_t polls = 0, sleeps = 0;  // of the NIC; of threads, blocked
+  // Times that nobody spun for a while, because others wanted the processors.
+  uint64_t contended = 0;
   uint64_t doorbells_rung = 0, wakeups = 0;
 };
 

@@ -4,10 +4,17 @@
 # passthrough_ll example, from Debian's libfuse3-dev) over the same file system,
 # in one run. Both let the kernel check permissions or both do not, as the mount
 # has it by default: root's does, which costs a request for the directory's
-# attributes with each change of it. Usage: tests/perf/fs_bench.sh [BUILD_DIR] [tw-fs-bench options]
+# attributes with each change of it. With --busy, so many other processes want
+# the processors all the time.
+# Usage: tests/perf/fs_bench.sh [BUILD_DIR] [--busy N] [tw-fs-bench options]
 set -euo pipefail
 build=${1:-build/release}
 shift || true
+busy=0
+if [ "${1:-}" = --busy ]; then
+  busy=${2:?--busy needs a number}
+  shift 2
+fi
 bin=$build/bin
 example=/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c
 [ -x "$bin/tw-fsd" ] || { echo "fs_bench: no tw-fsd in $bin; build first" >&2; exit 1; }
@@ -36,4 +43,7 @@ port=memif:$work/nic.sock
 for _ in $(seq 100); do [ -S "$work/nic.sock" ] && break; sleep 0.05; done
 "$bin/tw-mount" :bench "$work/remote" --port "$port"
 for _ in $(seq 100); do mountpoint -q "$work/local" && break; sleep 0.05; done
+for ((i = 0; i < busy; i++)); do
+  while :; do :; done & pids+=($!)
+done
 "$bin/tw-fs-bench" "$work/local" "$work/remote" --count "$work/remote" "$@"

@@ -35,6 +35,7 @@ std::vector<Group> Describe(const NicCounters& c) {
              {"links_disowned", c.links_disowned},
              {"polls", c.polls},
              {"sleeps", c.sleeps},
+             {"contended", c.contended},
              {"doorbells_rung", c.doorbells_rung},
              {"wakeups", c.wakeups}}};
   Group dropped{"dropped",

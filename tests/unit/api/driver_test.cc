@@ -3,6 +3,7 @@
 #include "nic/api/driver.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -70,6 +71,39 @@ TEST(DriverTest, ASleeperIsWokenForATimerThatAPollSet) {
   }
   driver.Notify();
   sleeper.join();
+}
+
+// The test and one that never rests, on one processor.
+TEST(DriverTest, WhoWaitsWhereOthersWantTheProcessorSleepsAtOnce) {
+  cpu_set_t before, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+  CPU_ZERO(&one);
+  for (int i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++i) {
+    if (CPU_ISSET(i, &before)) CPU_SET(i, &one);
+  }
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  std::atomic<bool> done{false};
+  std::thread busy([&] {
+    while (!done.load(std::memory_order_relaxed)) {
+    }
+  });
+
+  SystemClock clock;
+  Random random(1);
+  Engine engine({}, clock, random, {});
+  Driver driver(engine, clock, /*max_spin_ns=*/kSecond, /*can_block=*/true);
+  const auto wait = [&] {
+    driver.WaitUntil([] { return false; }, clock.NowNs() + 20 * kMillisecond);
+  };
+  for (int i = 0; i < 1000 && driver.contended() == 0; ++i) wait();
+  EXPECT_GT(driver.contended(), 0u);
+  const uint64_t sleeps = driver.sleeps();
+  wait();
+  EXPECT_GT(driver.sleeps(), sleeps);
+
+  done = true;
+  busy.join();
+  sched_setaffinity(0, sizeof before, &before);
 }
 
 }  // namespace
