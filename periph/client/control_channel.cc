@@ -73,6 +73,8 @@ void ControlChannel::Forget(uint64_t id) {
   on_restart_.erase(id);
 }
 
+absl::Status MakesNoSense() { return absl::InternalError("the server's answer makes no sense"); }
+
 absl::Status ControlChannel::ParseReply(rpc::Bytes message, proto::Reply* reply) {
   if (!reply->ParseFromArray(message.data(), static_cast<int>(message.size()))) {
     return absl::DataLossError("the server's answer is not one");

@@ -20,6 +20,9 @@
 
 namespace tripwire::periph {
 
+// What is said of a server's answer that is none to what it was asked.
+absl::Status MakesNoSense();
+
 // Calls to one node's service "periph". It rides through lost links; after a
 // restart of the server it opens its session anew and runs what was asked for
 // with OnRestart. Thread-safe.

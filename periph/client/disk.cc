@@ -25,6 +25,9 @@ constexpr size_t kBufferBytes = 1u << 20;
 constexpr size_t kPiecesInFlight = 8;
 // A server must not be away over one call for ever.
 constexpr uint64_t kLongestZeroing = uint64_t{1} << 30;
+// Numbers that a server may refuse because it knows them already: none, of an
+// honest one, but once in four thousand million times.
+constexpr int kNumbers = 4;
 constexpr absl::Duration kBetweenTries = absl::Milliseconds(200);
 
 bool Changes(DiskIo::Operation operation) {
@@ -91,10 +94,10 @@ absl::Status RemoteDisk::FirstOpen() {
     auto opened = AskToOpen(false, &is_over);
     if (opened.ok()) {
       piece_bytes_ = std::min<size_t>(channel_->rpc().bulk_bytes(), kBufferBytes);
+      if (piece_bytes_ == 0) return MakesNoSense();  // of a disk of which nothing can be read
       return Accept(*opened, false);
     }
     const absl::Status& status = opened.status();
-    if (absl::IsAlreadyExists(status) && !is_over) continue;
     if (!absl::IsAborted(status) || is_over || absl::Now() > give_up) return status;
     if (!std::exchange(said, true)) {
       spdlog::info("{}; waiting for it", std::string(status.message()));
@@ -103,14 +106,21 @@ absl::Status RemoteDisk::FirstOpen() {
   }
 }
 
-// `*is_over`: the error is not the server's; the session has ended.
 absl::StatusOr<proto::DiskOpened> RemoteDisk::AskToOpen(bool during_recovery, bool* is_over) {
+  for (int tries = 1;; ++tries) {
+    auto opened = AskToOpenAs(RandomNumber(), during_recovery, is_over);
+    if (!absl::IsAlreadyExists(opened.status()) || *is_over || tries == kNumbers) return opened;
+  }
+}
+
+absl::StatusOr<proto::DiskOpened> RemoteDisk::AskToOpenAs(uint32_t number, bool during_recovery,
+                                                          bool* is_over) {
   proto::Request request;
   proto::DiskOpen& open = *request.mutable_disk_open();
   open.set_device(options_.device);
   open.set_read_only(options_.read_only);
   open.set_exclusive(options_.exclusive);
-  open.set_disk(RandomNumber());
+  open.set_disk(number);
   const std::string message = request.SerializeAsString();
   rpc::Request call;
   call.message = View(message);
@@ -124,7 +134,7 @@ absl::StatusOr<proto::DiskOpened> RemoteDisk::AskToOpen(bool during_recovery, bo
     return status;
   }
   if (!reply.has_disk_opened() || reply.disk_opened().disk() != open.disk()) {
-    return absl::InternalError("the server's answer makes no sense");
+    return MakesNoSense();
   }
   return std::move(*reply.mutable_disk_opened());
 }
@@ -160,6 +170,8 @@ absl::Status RemoteDisk::Accept(const proto::DiskOpened& opened, bool during_rec
 absl::Status RemoteDisk::Examine(const proto::DiskOpened& opened) {
   std::lock_guard lock(mutex_);
   if (openings_ == 0) {
+    // What no file can be.
+    if (opened.size_bytes() > INT64_MAX) return failed_ = MakesNoSense();
     geometry_.size_bytes = opened.size_bytes();
     geometry_.logical_block_bytes = opened.logical_block_bytes();
     geometry_.physical_block_bytes = opened.physical_block_bytes();
@@ -216,7 +228,6 @@ absl::Status RemoteDisk::OpenAgain(uint64_t openings) {
     const auto opened = AskToOpen(false, &is_over);
     if (opened.ok()) return Accept(*opened, false);
     const absl::Status& status = opened.status();
-    if (absl::IsAlreadyExists(status) && !is_over) continue;
     const bool is_absent = absl::IsUnavailable(status);
     const bool is_busy = absl::IsAborted(status) || absl::IsFailedPrecondition(status);
     if (is_over || !(is_absent || (is_busy && absl::Now() - begin <

@@ -81,7 +81,10 @@ class RemoteDisk final : public Disk, public std::enable_shared_from_this<Remote
 
   RemoteDisk(std::shared_ptr<ControlChannel> channel, Options options);
   absl::Status FirstOpen();
+  // `*is_over`: the error is not the server's; the session has ended.
   absl::StatusOr<proto::DiskOpened> AskToOpen(bool during_recovery, bool* is_over);
+  absl::StatusOr<proto::DiskOpened> AskToOpenAs(uint32_t number, bool during_recovery,
+                                                bool* is_over);
   void AskToClose(uint32_t number, bool during_recovery);
   absl::Status Accept(const proto::DiskOpened& opened, bool during_recovery);
   absl::Status Examine(const proto::DiskOpened& opened);

@@ -25,6 +25,7 @@ class Remote final : public Peripherals {
     request.mutable_list();
     proto::Reply reply;
     if (auto status = Ask(request, &reply); !status.ok()) return status;
+    if (!reply.has_list()) return MakesNoSense();
     auto& devices = *reply.mutable_list()->mutable_devices();
     return std::vector<proto::DeviceInfo>(devices.begin(), devices.end());
   }
@@ -34,6 +35,7 @@ class Remote final : public Peripherals {
     request.mutable_info()->set_device(device);
     proto::Reply reply;
     if (auto status = Ask(request, &reply); !status.ok()) return status;
+    if (!reply.has_info()) return MakesNoSense();
     return std::move(*reply.mutable_info());
   }
 
@@ -42,6 +44,7 @@ class Remote final : public Peripherals {
     request.mutable_controls()->set_device(device);
     proto::Reply reply;
     if (auto status = Ask(request, &reply); !status.ok()) return status;
+    if (!reply.has_controls()) return MakesNoSense();
     std::vector<Control> controls;
     for (const proto::Control& told : reply.controls().controls()) {
       controls.push_back({told.name(),
@@ -68,6 +71,7 @@ class Remote final : public Peripherals {
     request.mutable_stat()->set_device(device);
     proto::Reply reply;
     if (auto status = Ask(request, &reply); !status.ok()) return status;
+    if (!reply.has_stat()) return MakesNoSense();
     return std::move(*reply.mutable_stat());
   }
 

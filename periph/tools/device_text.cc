@@ -39,7 +39,7 @@ std::string Ways(const proto::DeviceInfo& info) {
 
 std::string Users(const proto::DeviceInfo& info) {
   return absl::StrJoin(info.users(), " ", [](std::string* out, const proto::User& user) {
-    absl::StrAppend(out, Printable(user.node()), "(", user.what(), ")");
+    absl::StrAppend(out, Printable(user.node()), "(", Printable(user.what()), ")");
   });
 }
 
