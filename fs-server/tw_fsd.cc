@@ -88,6 +88,17 @@ absl::StatusOr<ServerConfig> ToConfig(const Options& options) {
   return config;
 }
 
+// What surprises who expects each user to be himself.
+std::string WhoActs(const FileServer& files) {
+  if (!files.acts_as_caller()) return ", as this user for everybody";
+  std::vector<std::string> squashed;
+  for (const auto& exported : files.exports()) {
+    if (exported->config.squash == Squash::kRoot) squashed.push_back(exported->config.name);
+  }
+  if (squashed.empty()) return "";
+  return absl::StrCat("; root is nobody in ", absl::StrJoin(squashed, ", "), " (squash=root)");
+}
+
 std::vector<stats::Group> FileCounters(FileServer& files) {
   stats::Group calls{"calls", {}};
   for (auto& [operation, count] : files.calls_by_operation()) {
@@ -131,8 +142,7 @@ int Serve(const Options& options) {
                 return FileCounters(files);
               }});
   if (!stats.ok()) spdlog::debug("no statistics: {}", std::string(stats.status().message()));
-  spdlog::info("ready: {} serves {}{}", (*nic)->node(), names,
-               (*files)->acts_as_caller() ? "" : ", as this user for everybody");
+  spdlog::info("ready: {} serves {}{}", (*nic)->node(), names, WhoActs(**files));
   int signal = 0;
   while (sigwait(&signals, &signal) != 0 || signal == SIGHUP) {
   }

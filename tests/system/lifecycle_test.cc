@@ -166,6 +166,8 @@ TEST(LifecycleTest, TheServerActsAsTheCallerAndSquashesRoot) {
   Share share(Wire::kMemif, 1);
   ASSERT_EQ(::chmod(share.root().c_str(), 0777), 0);
   share.StartServer({}, "");
+  // Who expects to be root is told.
+  EXPECT_NE(share.server().err().find("root is nobody in"), std::string::npos);
   Mount mount = share.MountAs(0, "allow_other");
   MustRun({"sh", "-c", "echo x > theirs && mkdir dir && ln -s a link"}, 30,
           {.uid = 1234, .directory = mount.path()});
@@ -189,6 +191,7 @@ TEST(LifecycleTest, AReadOnlyExportRefusesChanges) {
   Share share(Wire::kMemif, 1);
   WriteFile(share.InRoot("file"), "text");
   share.StartServer({}, ",ro,squash=none");
+  EXPECT_EQ(share.server().err().find("root is nobody"), std::string::npos);
   Mount mount = share.MountAs(0);
   EXPECT_EQ(ReadFile(mount / "file"), "text");
   EXPECT_EQ(::open((mount / "file").c_str(), O_RDWR), -1);
