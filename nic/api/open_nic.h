@@ -18,7 +18,8 @@ namespace tripwire {
 // tells servers of one user apart (NODE-PROGRAM; clients have no use for it).
 // `options.ports` is replaced. InvalidArgument for what is no port, NotFound
 // when no server runs to join, else as OpenPort and Nic::Open: one line each.
-// Blocks while ports open, up to a second.
+// Blocks while ports open, up to a second; a client without ports waits up to
+// three for a server, which may just be starting.
 absl::StatusOr<std::unique_ptr<Nic>> OpenNic(
     const std::vector<std::string>& ports, PortRole role, std::string_view name,
     NicOptions options = {});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "periph/tools/device_text.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -26,7 +27,7 @@ std::string Ways(const proto::DeviceInfo& info) {
     std::vector<std::string> types;
     for (const std::string& format : formats) {
       const std::string type = Printable(format.substr(0, format.find(',')));
-      if (types.empty() || types.back() != type) types.push_back(type);
+      if (std::find(types.begin(), types.end(), type) == types.end()) types.push_back(type);
     }
     if (!types.empty()) ways.push_back(absl::StrCat(what, " ", absl::StrJoin(types, "|")));
   };

@@ -118,6 +118,17 @@ TEST(LifecycleTest, DaemonisesOnceTheMountIsReady) {
   EXPECT_EQ(::umount2(point.c_str(), 0), 0);
 }
 
+TEST(LifecycleTest, AServerThatIsJustStartingIsFound) {
+  Share share(Wire::kMemif, 1);
+  const std::string home = share.temp().Make("home");
+  SpawnOptions here;
+  here.environment = {"XDG_RUNTIME_DIR=" + home, "XDG_STATE_HOME=" + home};
+  Process looks({Program("tw"), "ls"}, here);
+  Process server({Program("tw-fsd"), "--export", "data=" + share.root()}, here);
+  EXPECT_EQ(looks.Wait(20).value_or(-1), 0) << looks.err() << server.err();
+  EXPECT_NE(looks.out().find(" fs "), std::string::npos) << looks.out();
+}
+
 TEST(LifecycleTest, AForeignUserMountsAndServes) {
   Share share(Wire::kMemif, 1);
   const std::string home = share.temp().Make("home");
