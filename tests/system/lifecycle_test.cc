@@ -123,7 +123,7 @@ TEST(LifecycleTest, AServerThatIsJustStartingIsFound) {
   const std::string home = share.temp().Make("home");
   SpawnOptions here;
   here.environment = {"XDG_RUNTIME_DIR=" + home, "XDG_STATE_HOME=" + home};
-  Process looks({Program("tw"), "ls"}, here);
+  Process looks({Program("tw"), "ls", "--wait", "2"}, here);
   Process server({Program("tw-fsd"), "--export", "data=" + share.root()}, here);
   EXPECT_EQ(looks.Wait(20).value_or(-1), 0) << looks.err() << server.err();
   EXPECT_NE(looks.out().find(" fs "), std::string::npos) << looks.out();
