@@ -23,6 +23,11 @@ namespace tripwire::periph {
 // What is said of a server's answer that is none to what it was asked.
 absl::Status MakesNoSense();
 
+// Of a serialised proto::Request, as long as that lives.
+inline rpc::Bytes MessageBytes(const std::string& message) {
+  return {reinterpret_cast<const uint8_t*>(message.data()), message.size()};
+}
+
 // Calls to one node's service "periph". It rides through lost links; after a
 // restart of the server it opens its session anew and runs what was asked for
 // with OnRestart. Thread-safe.
