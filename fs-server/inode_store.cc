@@ -10,9 +10,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "fs-server/identity.h"
@@ -22,6 +24,7 @@ namespace {
 
 constexpr int kStatMask = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID;
 constexpr int kMaxDepth = 4096;  // of directories; paths cannot be longer
+constexpr int kCreatingTries = 100;  // see OpenByKernelHandle
 
 // A kernel file handle with room for the largest we can carry.
 struct KernelHandle {
@@ -34,6 +37,21 @@ struct KernelHandle {
     header.handle_type = 0;
   }
 };
+
+// The descriptor, or -1 and errno. While another process makes a file of the
+// inode number that the handle's file had, the kernel says ENOMEM (iget_locked()
+// finds an inode with I_CREATING set). That is over in microseconds, and the
+// answer then is another one; a kernel that has no memory stays with it.
+int OpenByKernelHandle(int mount_fd, KernelHandle* handle) {
+  for (int tries = 1;; ++tries) {
+    {
+      identity::ReadAnything privilege;
+      const int fd = open_by_handle_at(mount_fd, &handle->header, O_PATH | O_CLOEXEC);
+      if (fd >= 0 || errno != ENOMEM || tries == kCreatingTries) return fd;
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(10 * tries));  // 50 ms in all
+  }
+}
 
 bool ToId(const KernelHandle& handle, uint64_t fs, FileId* id) {
   const unsigned size = handle.header.handle_bytes;
@@ -122,8 +140,7 @@ std::shared_ptr<const InodeStore::Mount> InodeStore::Register(int fd, int mount_
   int id = 0;
   if (mount->fd && kernel_handles_ &&
       name_to_handle_at(fd, "", &handle.header, &id, AT_EMPTY_PATH) == 0) {
-    identity::ReadAnything privilege;
-    UniqueFd probe(open_by_handle_at(mount->fd.get(), &handle.header, O_PATH | O_CLOEXEC));
+    UniqueFd probe(OpenByKernelHandle(mount->fd.get(), &handle));
     mount->by_handle = static_cast<bool>(probe);
   }
   if (!mount->by_handle) mount->fd.reset();
@@ -213,10 +230,7 @@ int InodeStore::OpenByHandle(const Mount& mount, const FileId& id, SharedFd* fd)
   std::memcpy(handle.header.f_handle, id.bytes.data(), id.size);
   int opened;
   for (int attempt = 0;; ++attempt) {
-    {
-      identity::ReadAnything privilege;
-      opened = open_by_handle_at(mount.fd.get(), &handle.header, O_PATH | O_CLOEXEC);
-    }
+    opened = OpenByKernelHandle(mount.fd.get(), &handle);
     if (opened >= 0) break;
     if ((errno != EMFILE && errno != ENFILE) || attempt == 1) {
       return errno == EINVAL || errno == ENOENT ? ESTALE : errno;

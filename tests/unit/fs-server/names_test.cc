@@ -355,6 +355,28 @@ TEST_P(NamesTest, ANewInodeNeverGetsAnOldHandle) {
   }
 }
 
+// A number that another process is just giving to a file of its own is neither
+// free nor a file, and the kernel is in no position to say.
+TEST_P(NamesTest, ARemovedFileIsGoneWhateverOthersCreate) {
+  std::vector<std::jthread> others;
+  for (int i = 0; i < 2; ++i) {
+    others.emplace_back([this, i](std::stop_token stop) {
+      const std::string name = dir / ("other" + std::to_string(i));
+      while (!stop.stop_requested()) {
+        const int fd = open(name.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        ASSERT_GE(fd, 0);
+        close(fd);
+        unlink(name.c_str());
+      }
+    });
+  }
+  for (int i = 0; i < 2000; ++i) {
+    auto f = peer->Create(root, "f");
+    ASSERT_EQ(peer->Remove(root, "f").error(), 0);
+    ASSERT_EQ(peer->GetAttr(f.reply.handle()).error(), ESTALE) << "at " << i;
+  }
+}
+
 TEST_P(NamesTest, TmpFilesGetANameLater) {
   auto call = peer->New();
   auto* op = call.mutable_tmpfile();
