@@ -137,6 +137,9 @@ function(tripwire_test name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE tripwire_options ${ARG_DEPENDS} GTest::gmock GTest::gtest_main)
   tripwire_precompile(${name} tests)
+  if(ARG_LABELS STREQUAL unit)  # what they test is optimised, they need not be
+    target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  endif()
   set_target_properties(${name} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests/bin)
   if(ARG_NO_CTEST)
