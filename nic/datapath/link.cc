@@ -37,7 +37,8 @@ uint64_t Link::RetransmitTimeoutNs() const {
   }
   const uint64_t base =
       std::max(smoothed_rtt + 4 * rtt_variance, kMinTimeoutNs);
-  return std::min(base << std::min(backoff - 1, 10u), kMaxTimeoutNs);
+  const uint64_t timeout = std::min(base << std::min(backoff - 1, 10u), kMaxTimeoutNs);
+  return timeout + timeout * timeout_spread / (2 * kSpreads);
 }
 
 uint64_t ExpandSequence(uint32_t wire, uint64_t near) {

@@ -227,6 +227,12 @@ struct Link {
   uint64_t smoothed_rtt = 0, rtt_variance = 0;
   uint64_t least_rtt = 0;  // what the path takes when nothing queues on it
   uint32_t backoff = 0;
+  // Of kSpreads: by how much of their half time-outs are longer. Links that lost
+  // together at a full queue would else send again together, and lose again
+  // (V. Vasudevan et al., Safe and Effective Fine-grained TCP Retransmissions for
+  // Datacenter Communication, 2009).
+  static constexpr uint32_t kSpreads = 256;
+  uint32_t timeout_spread = 0;
   uint32_t repeated_acks = 0;  // go-back-n: in a row, with nothing new
   uint64_t retransmit_at = kNever;
   uint64_t ack_at = kNever;

@@ -268,6 +268,7 @@ void Engine::OnRetransmitTimer(Link& link) {
     }
     if (probe) break;
   }
+  link.timeout_spread = random_.Next32() % Link::kSpreads;
   if (!probe) OnCongestion(link, /*timeout=*/true);
   SetRetransmitTimer(link);
   MarkReady(link);

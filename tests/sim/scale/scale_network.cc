@@ -30,7 +30,7 @@ ScaleNetwork::ScaleNetwork(const ScaleOptions& options)
       random_(options.seed),
       fabric_(clock_, options.fabric) {
   fabric_.SetArrivalHook([this](const MacAddress& to, uint64_t at_ns) {
-    Wake(node_of_mac_.at(MacKey(to)), at_ns);
+    Wake(node_of_mac_.at(MacKey(to)), at_ns + Jitter());
   });
   for (size_t i = 0; i < options.nodes; ++i) {
     auto node = std::make_unique<Node>();
@@ -116,7 +116,7 @@ bool ScaleNetwork::Run(const std::function<void(size_t node)>& on_turn,
     } while (node.nic->Poll());
     const uint64_t next_ns = node.nic->NextDeadlineNs();
     node.deadline_ns =
-        next_ns == kNever ? kNever : std::max(next_ns, now_ns + kAgainNs);
+        next_ns == kNever ? kNever : std::max(next_ns, now_ns + kAgainNs) + Jitter();
     if (node.deadline_ns != kNever) {
       turns_.push({node.deadline_ns, turn.node, true});
     }

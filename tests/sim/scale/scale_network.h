@@ -27,6 +27,11 @@ struct ScaleOptions {
   uint32_t max_frame_bytes = 1514;
   FabricOptions fabric;
   FaultOptions faults;  // from SetFaults(true) on
+  // A node's turn comes up to so much later than what it is for. Without, all of
+  // a network goes in step, and who always comes just after others filled a queue
+  // is shut out for ever (S. Floyd and V. Jacobson, On Traffic Phase Effects in
+  // Packet-Switched Gateways, 1991; they recommend what one frame takes).
+  uint64_t turn_jitter_ns = 0;
   // A node's processor is taken from it for stall_ns, on average every
   // stall_every_ns; 0: never.
   uint64_t stall_every_ns = 0, stall_ns = 5 * kMillisecond;
@@ -74,6 +79,7 @@ class ScaleNetwork {
     auto operator<=>(const Turn&) const = default;
   };
 
+  uint64_t Jitter() { return random_.Below(options_.turn_jitter_ns + 1); }
   bool IsStalled(Node& node, uint64_t now_ns);
 
   const ScaleOptions options_;

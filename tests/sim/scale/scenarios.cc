@@ -15,6 +15,7 @@ namespace tripwire {
 namespace {
 
 constexpr uint64_t kBandwidth = 10'000'000'000;
+constexpr uint64_t kFrameNs = 1231;  // 1514 bytes, CRC, preamble and gap at that
 
 ScaleOptions Usual(uint64_t seed, size_t nodes, bool go_back_n) {
   ScaleOptions options;
@@ -24,6 +25,7 @@ ScaleOptions Usual(uint64_t seed, size_t nodes, bool go_back_n) {
   options.fabric.bandwidth_bits_per_s = kBandwidth;
   options.fabric.propagation_ns = 5 * kMicrosecond;
   options.fabric.rx_queue_frames = 4096;
+  options.turn_jitter_ns = kFrameNs;
   return options;
 }
 
