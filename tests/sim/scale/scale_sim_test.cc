@@ -72,8 +72,7 @@ TEST(ScaleSim, EqualSendersGetEqualShares) {
   ExpectPerfect(result.verdict);
 }
 
-// One of two whose whole window was dropped finds its way back: what it then sends is
-// answered sooner than anything while the queue was full.
+// One of two whose whole window was dropped finds its way back.
 TEST(ScaleSim, OneOfTwoIsNotShutOut) {
   const FairnessResult result = RunFairness({.senders = 2});
   EXPECT_GT(result.jain, 0.9);

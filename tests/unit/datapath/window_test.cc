@@ -226,6 +226,30 @@ TEST_F(WindowTest, OneLateFrameDoesNotMakeThoseAfterItLost) {
   EXPECT_GE(Heard().size(), 8u);
 }
 
+// How soon an answer can come is what the path takes, not what a full queue made
+// of it: else all that comes after a queue has drained passes for late.
+TEST_F(WindowTest, AnAnswerMayComeSoonerThanWhileTheQueueWasFull) {
+  uint32_t next = 1;
+  const auto round = [&](uint64_t takes_ns) {
+    WriteWords(20);
+    peer_->Run(takes_ns);
+    Acknowledge(next += 20);
+    Heard();
+  };
+  round(200 * kMicrosecond);
+  for (int i = 0; i < 10; ++i) round(1800 * kMicrosecond);
+  WriteWords(20);
+  ASSERT_EQ(Heard().size(), 20u);
+  peer_->Run(1800 * kMicrosecond);
+  Bytes bitmap(32);
+  bitmap[0] = 0x07;
+  Acknowledge(next, bitmap);
+  EXPECT_EQ(Heard(), std::set<uint32_t>{next});
+  peer_->Run(400 * kMicrosecond);
+  Acknowledge(next + 4);
+  EXPECT_GE(Heard().size(), 8u);
+}
+
 // A receiver that goes back n says only that it is still waiting.
 TEST_F(WindowTest, GoBackNHearsOfAGapByRepeatedAcknowledgements) {
   EngineOptions options;
