@@ -10,6 +10,12 @@ target_include_directories(tripwire_options INTERFACE
 target_compile_features(tripwire_options INTERFACE cxx_std_20)
 target_compile_options(tripwire_options INTERFACE
   $<BUILD_INTERFACE:-Wall;-Wextra;-Werror=return-type;-Wno-missing-field-initializers>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # It takes inlined std::string and std::vector for what overlaps and overflows
+  # (GCC bugs 105651 and 105329).
+  target_compile_options(tripwire_options INTERFACE
+    $<BUILD_INTERFACE:-Wno-restrict;-Wno-stringop-overflow>)
+endif()
 if(TRIPWIRE_SANITIZE)
   target_compile_options(tripwire_options INTERFACE
     $<BUILD_INTERFACE:-fsanitize=${TRIPWIRE_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)
