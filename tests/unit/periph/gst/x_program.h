@@ -31,6 +31,9 @@ class XProgram {
     while (Next().type != Expose) {
     }
     XSetInputFocus(display_, window_, RevertToParent, CurrentTime);
+    // Xlib asks to hear of changes of the keyboard when it first needs its map,
+    // and keeps that request back until it waits next: too late for a test.
+    XKeysymToKeycode(display_, XK_a);
     XSync(display_, False);
   }
   ~XProgram() { XCloseDisplay(display_); }
