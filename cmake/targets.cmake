@@ -11,8 +11,8 @@ target_compile_features(tripwire_options INTERFACE cxx_std_20)
 target_compile_options(tripwire_options INTERFACE
   $<BUILD_INTERFACE:-Wall;-Wextra;-Werror=return-type;-Wno-missing-field-initializers>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  # It takes inlined std::string and std::vector for what overlaps and overflows
-  # (GCC bugs 105651 and 105329).
+  # It sees overlaps and overflows in std::string and std::vector, inlined, that
+  # are none (GCC bug 105651, and its like).
   target_compile_options(tripwire_options INTERFACE
     $<BUILD_INTERFACE:-Wno-restrict;-Wno-stringop-overflow>)
 endif()
