@@ -268,7 +268,7 @@ void Engine::OnRetransmitTimer(Link& link) {
     }
     if (probe) break;
   }
-  link.timeout_spread = random_.Next32() % Link::kSpreads;
+  link.timeout_spread = static_cast<uint32_t>(random_.Below(Link::kSpreads));
   if (!probe) OnCongestion(link, /*timeout=*/true);
   SetRetransmitTimer(link);
   MarkReady(link);
