@@ -211,13 +211,12 @@ int RunOp(OpContext* ctx, const OpInfo& info) {
 
 }  // namespace
 
-void FileServer::Serve(rpc::Call incoming) {
+void FileServer::Serve(std::shared_ptr<rpc::Call> call) {
   thread_local Scratch scratch;
   scratch.arena.Reset();
   auto* request = google::protobuf::Arena::CreateMessage<pb::Call>(&scratch.arena);
   auto* reply = google::protobuf::Arena::CreateMessage<pb::Reply>(&scratch.arena);
-  const rpc::Bytes bytes = incoming.request();
-  auto call = std::make_shared<rpc::Call>(std::move(incoming));
+  const rpc::Bytes bytes = call->request();
   auto session = FindSession(call->session()->id());
   if (!session || session->exported == nullptr ||
       !request->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
@@ -233,6 +232,7 @@ void FileServer::Serve(rpc::Call incoming) {
   if (info.journaled && AnswerFromJournal(&ctx)) return;
   int error = RunOp(&ctx, info);
   if (error == kParked) return;
+  if (error == kWritesFirst) return ServeAfterWrites(std::move(ctx.call), ctx.written, ctx.writer);
   reply->set_error(error);
   if (error != 0) {
     ctx.bulk.Reset();

@@ -151,7 +151,9 @@ rpc::ServerOptions FileServer::RpcOptions() {
 
 rpc::Server::Callbacks FileServer::Callbacks() {
   rpc::Server::Callbacks callbacks;
-  callbacks.call = [this](rpc::Call call) { Serve(std::move(call)); };
+  callbacks.call = [this](rpc::Call call) {
+    Serve(std::make_shared<rpc::Call>(std::move(call)));
+  };
   callbacks.open = [this](const std::shared_ptr<rpc::ServerSession>& session,
                           rpc::Bytes greeting) { return OpenSession(session, greeting); };
   callbacks.close = [this](const std::shared_ptr<rpc::ServerSession>& session) {
@@ -331,6 +333,13 @@ void FileServer::Shutdown() {
   }
   for (auto& task : tasks) task();
   locks_.StopWaiting();
+  retries_.Stop();
+  absl::flat_hash_set<std::shared_ptr<AwaitingWrites>> awaiting;
+  {
+    std::lock_guard lock(awaiting_mutex_);
+    awaiting.swap(awaiting_writes_);
+  }
+  for (const auto& one : awaiting) Serve(std::move(one->call));
 }
 
 void FileServer::Closed(Export& exported, const FileId& id) {

@@ -126,7 +126,18 @@ class FileServer {
   void TakeHolders(uint64_t session, const std::vector<Change>& changes, RecallSet* set);
   void Tell(uint64_t session, const pb::Notice& notice, std::function<void(absl::Status)> done);
   void CloseSession(const std::shared_ptr<rpc::ServerSession>& rpc);
-  void Serve(rpc::Call call);
+  void Serve(std::shared_ptr<rpc::Call> call);
+  // Recalls the write lease; serves the call when that was answered, or has run out.
+  void ServeAfterWrites(std::shared_ptr<rpc::Call> call, const FileId& id,
+                        const LeaseTable::Writer& writer);
+  struct AwaitingWrites {
+    std::shared_ptr<rpc::Call> call;  // it has done nothing yet
+    FileId id;
+    uint64_t writer = 0;  // a session
+    std::atomic<bool> over{false};
+  };
+  void WritesAreOver(const std::shared_ptr<AwaitingWrites>& awaiting);
+  bool TakeAwaiting(const std::shared_ptr<AwaitingWrites>& awaiting);
   std::shared_ptr<ClientSession> FindSession(uint64_t id);
   void EndGrace();
   void Purge();
@@ -156,7 +167,10 @@ class FileServer {
   std::atomic<uint64_t> recalls_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> purge_scheduled_{false};
+  std::mutex awaiting_mutex_;
+  absl::flat_hash_set<std::shared_ptr<AwaitingWrites>> awaiting_writes_;
   TimerQueue timers_;  // last: their threads use the rest
+  TimerQueue retries_;  // a thread that may block: it serves calls again
   std::unique_ptr<ChangeWatch> watch_;
 };
 

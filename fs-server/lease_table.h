@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -33,6 +35,11 @@ namespace tripwire::fs {
 // at the most: the kernel counts from when it takes an answer in, and that may
 // be late if the holder loses its processor between looking at its clock and
 // answering the kernel.
+//
+// Besides, one session may have a write lease on an inode, while no other has any on
+// it: writes of which its programs believe that they are done may still be under way.
+//  3. Nobody is granted a lease on the inode beside a write lease. Who wants to see
+//  or change it has the write lease recalled first.
 class LeaseTable {
  public:
   // `is_open` tells whether a session has an inode open (it is called with a
@@ -54,8 +61,24 @@ class LeaseTable {
     bool every_name = false;     // of those taken: all names are to be recalled
   };
 
-  void Grant(const FileId& id, uint64_t session, uint8_t what, uint64_t expires_ns,
+  // False, and nothing granted, beside another session's write lease (kInode).
+  bool Grant(const FileId& id, uint64_t session, uint8_t what, uint64_t expires_ns,
              uint64_t now_ns);
+
+  // A write lease, or false: another session has a lease of either kind, or one was
+  // recalled just now. Renews the session's own.
+  bool GrantWrites(const FileId& id, uint64_t session, uint64_t expires_ns,
+                   uint64_t now_ns);
+  struct Writer {
+    uint64_t session;
+    uint64_t until_ns;  // no need to wait longer for its answer
+  };
+  // Who has a write lease, if it is not `session`: to be recalled, so it is not renewed.
+  std::optional<Writer> TakeWriter(const FileId& id, uint64_t session, uint64_t now_ns);
+  // The writer has nothing under way any more. Until `refuse_until_ns` there is no
+  // further write lease, so that whoever wanted the inode gets at it.
+  void EndWrites(const FileId& id, uint64_t session, uint64_t refuse_until_ns = 0);
+  bool HasWriters() const { return writers_.load(std::memory_order_acquire) > 0; }
 
   // Removes the leases of others than `session` on any of `what`, and returns those
   // that had not run out, with the time until which to wait for their holders. (A
@@ -69,22 +92,36 @@ class LeaseTable {
             uint64_t now_ns, Holders* holders);
 
   void EndSession(uint64_t session);
-  void Clear();
+  void Clear();  // but for write leases, which only their holders can end
   size_t size();  // inodes with leases, those run out included
 
  private:
   static constexpr size_t kShards = 64;
   static constexpr uint8_t kMostNamesRecalled = 16;
   using Map = absl::flat_hash_map<FileId, absl::InlinedVector<Holder, 1>>;
+  struct WriteLease {
+    uint64_t session;  // 0: nobody's
+    uint64_t expires_ns;
+    uint64_t refuse_until_ns;
+    bool recalled;
+  };
   struct alignas(64) Shard {
     std::mutex mutex;
     Map map;
+    absl::flat_hash_map<FileId, WriteLease> writers;
     size_t sweep_size = 1024;  // when to look for leases that ran out
   };
   Shard& ShardOf(const FileId& id) {
     return shards_[absl::Hash<FileId>{}(id) >> 7 & (kShards - 1)];
   }
   void Sweep(Shard& shard, uint64_t now_ns);
+  bool IsOver(const WriteLease& lease, uint64_t now_ns) const {
+    return lease.session == 0 || lease.expires_ns + late_ns_ <= now_ns;
+  }
+  std::optional<Writer> WriterIn(const Shard& shard, const FileId& id, uint64_t session,
+                                 uint64_t now_ns) const;
+  template <typename Pred>
+  void EraseWriters(Shard& shard, Pred is_gone);
   bool RanOut(const FileId& id, const Holder& holder, uint64_t now_ns) const {
     return holder.expires_ns + late_ns_ <= now_ns &&
            ((holder.what & kInode) == 0 || !is_open_(holder.session, id));
@@ -94,6 +131,7 @@ class LeaseTable {
   const uint64_t answer_ns_;
   const uint64_t late_ns_;
   std::array<Shard, kShards> shards_;
+  std::atomic<size_t> writers_{0};  // entries of all shards' `writers`
 };
 
 }  // namespace tripwire::fs

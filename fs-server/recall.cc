@@ -114,6 +114,46 @@ void FileServer::Answer(std::shared_ptr<rpc::Call> call, const std::vector<uint8
   }
 }
 
+bool FileServer::TakeAwaiting(const std::shared_ptr<AwaitingWrites>& awaiting) {
+  std::lock_guard lock(awaiting_mutex_);
+  return awaiting_writes_.erase(awaiting) > 0;
+}
+
+void FileServer::ServeAfterWrites(std::shared_ptr<rpc::Call> call, const FileId& id,
+                                  const LeaseTable::Writer& writer) {
+  auto awaiting = std::make_shared<AwaitingWrites>();
+  awaiting->call = std::move(call);
+  awaiting->id = id;
+  awaiting->writer = writer.session;
+  {
+    std::lock_guard lock(awaiting_mutex_);
+    awaiting_writes_.insert(awaiting);
+  }
+  const uint64_t now_ns = SystemClock().NowNs();
+  const auto left =
+      std::chrono::nanoseconds(writer.until_ns > now_ns ? writer.until_ns - now_ns : 0);
+  timers_.RunAt(std::chrono::steady_clock::now() + left,
+                [this, awaiting] { WritesAreOver(awaiting); });
+  pb::Notice notice;
+  if (auto target = FindSession(writer.session); target && target->exported != nullptr) {
+    pb::Recall* recall = notice.add_recalls();
+    codec_.Encode(target->exported->id, id, recall->mutable_handle());
+    recall->set_what(pb::RECALL_WRITES);
+    recalls_.fetch_add(1, std::memory_order_relaxed);
+  }
+  Tell(writer.session, notice, [this, awaiting](absl::Status) { WritesAreOver(awaiting); });
+}
+
+void FileServer::WritesAreOver(const std::shared_ptr<AwaitingWrites>& awaiting) {
+  if (awaiting->over.exchange(true)) return;
+  // For a lease's time no further write lease: whoever waited gets at the file.
+  const uint64_t refused_ns = uint64_t{config_.lease_ms} * kMillisecond;
+  leases_.EndWrites(awaiting->id, awaiting->writer, SystemClock().NowNs() + refused_ns);
+  retries_.RunIn(std::chrono::milliseconds(0), [this, awaiting] {
+    if (TakeAwaiting(awaiting)) Serve(std::move(awaiting->call));
+  });
+}
+
 void FileServer::TellGrant(uint64_t session, uint64_t wait, uint64_t epoch, int error) {
   pb::Notice notice;
   pb::LockGrant* grant = notice.add_grants();

@@ -283,11 +283,28 @@ class FileSystem {
   void FillOpenReply(const OpenFile* file, bool keep_cache, fuse_file_info* fi) const;
   void CloseFile(OpenFile* file, const fuse_file_info* fi);
   void CloseState(const std::string& handle, uint64_t state);
+  int SendData(Op& op, bool is_behind, const char* data, size_t size, size_t* written);
+  // `data` was written at `offset`.
+  void NoteWritten(const Op& op, const Mutating& mutating, OpenFile* file,
+                   std::string_view data, uint64_t offset);
   int CommitNode(fuse_req_t req, Node* node, OpenFile* file, bool data_only);
   void NoteUnsendable(const Op& op, Node* node);
   void KeepUnstable(const Op& op, OpenFile* file, const char* data, size_t size,
                     uint64_t offset);
   int DropPosixLocks(fuse_req_t req, OpenFile* file, uint64_t owner);
+
+  // --- write_behind.cc
+  // Wait for those that have begun. The first two give up, with EINTR, when the program
+  // is ended.
+  int AwaitWritesBehind(Op& op, Node* node);
+  int AwaitWritesBehind(fuse_req_t req, Node* node);
+  static void AwaitWritesBehind(Node* node);
+  void NoteWriteLease(const Op& op, Node* node);
+  // The reply has attributes of a node that the call did not name: it is made to tell of
+  // writes behind that had begun before. No if that cannot be.
+  bool AskAgainIfWrittenBehind(Op& op, Node* node);
+  void FailedBehind(Node* node, int error);
+  static void EndWriteLease(Node* node, uint64_t give_up_ns);
 
   // --- directories (ops_dir.cc)
   static bool ReadEntries(const Op& op, std::vector<pb::DirEntry>* entries);

@@ -113,6 +113,8 @@ void NodeTable::Recycle(Node* node) {
     node->lacks = {};
     node->known.reset();
     node->names.reset();
+    node->behind.reset();
+    node->mutated_ns.store(0);
     node->misses = 0;
     node->list_after_misses = Node::kFirstMisses;
     node->locks.reset();

@@ -16,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/container/inlined_vector.h"
 #include "fuse-client/directory_names.h"
 #include "fuse-client/mutex.h"
 
@@ -37,6 +38,18 @@ struct KnownAttr {
   struct stat stat;
   uint64_t until_ns;        // CLOCK_MONOTONIC; as long as the server promised
   uint64_t recalls_before;  // RecallLog::Now() before they were asked for
+};
+
+// Writes of a file whose programs were answered before the server had them
+// (write_behind.cc).
+struct WritesBehind {
+  struct Range {
+    uint64_t number;
+    uint64_t begin, end;  // bytes of the file
+  };
+  uint64_t until_ns = 0;  // CLOCK_MONOTONIC; more may begin for as long as this
+  uint64_t begun = 0;     // the last one's number
+  absl::InlinedVector<Range, 2> under_way;
 };
 
 // Extended attributes an object is known not to have.
@@ -79,6 +92,7 @@ struct Node {
   Lacks lacks ABSL_GUARDED_BY(mu);
   std::unique_ptr<KnownAttr> known ABSL_GUARDED_BY(mu);
   std::unique_ptr<DirectoryNames> names ABSL_GUARDED_BY(mu);
+  std::unique_ptr<WritesBehind> behind ABSL_GUARDED_BY(mu);
   // Lookups in vain, and after how many of them the directory is listed.
   uint32_t misses ABSL_GUARDED_BY(mu) = 0;
   uint32_t list_after_misses ABSL_GUARDED_BY(mu) = kFirstMisses;
@@ -91,6 +105,8 @@ struct Node {
   // Calls of ours under way that change this object: while there are any, the
   // kernel may hold its lock, and a recall must not wait for that lock.
   std::atomic<int> mutations{0};
+  // When the last of them was over (CLOCK_MONOTONIC).
+  std::atomic<uint64_t> mutated_ns{0};
   // The kernel was given attributes to believe since it was last told to forget them.
   // Telling it needlessly is worse than useless: it then ignores an answer to GETATTR
   // that is just under way, and reads by an old size. Set under RecallLog::gate.

@@ -79,15 +79,51 @@ void Op::OnInterrupt(fuse_req_t, void* self) {
   op->fs.interrupts_.Watch(op, op->caller.pid, &op->token_);
 }
 
-int Op::Call() {
+void Op::HeedInterrupts() {
   if (req) fuse_req_interrupt_func(req, &Op::OnInterrupt, this);
+}
+
+void Op::HeedNone() {
+  if (req) fuse_req_interrupt_func(req, nullptr, nullptr);
+  if (std::exchange(watched_, false)) fs.interrupts_.Unwatch(this);
+}
+
+int Op::Await(Node* node, const absl::Condition& condition) {
+  if (condition.Eval()) return 0;
+  node->mu.Unlock();
+  HeedInterrupts();
+  node->mu.Lock();
+  // Nobody but us looks at the token: it is asked now and then.
+  while (!IsCancelled() &&
+         !node->mu.AwaitWithTimeout(condition, absl::Milliseconds(20))) {
+  }
+  node->mu.Unlock();
+  HeedNone();
+  node->mu.Lock();
+  return IsCancelled() ? EINTR : 0;
+}
+
+bool Op::IsCancelled() {
+  std::lock_guard lock(token_.state->mutex);
+  return token_.state->cancelled;
+}
+
+int Op::Call() {
+  for (size_t i = 0; i < named_count_ && !is_behind_; ++i) {
+    if (const int error = fs.AwaitWritesBehind(*this, named_[i].node)) return error;
+  }
+  HeedInterrupts();
+  const int error = Invoke();
+  HeedNone();
+  return error;
+}
+
+int Op::Invoke() {
   int error = 0;
   for (int attempt = 0;; ++attempt) {
     error = fs.remote_.Invoke(frame, &token_);
     if (error == 0 || !Repeat(error, attempt)) break;
   }
-  if (req) fuse_req_interrupt_func(req, nullptr, nullptr);
-  if (watched_) fs.interrupts_.Unwatch(this);
   // An open file that could not be opened again: gone, as far as users can tell.
   if (error == EBADF && reply.state_lost()) return ESTALE;
   return error;

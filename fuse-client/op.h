@@ -15,6 +15,8 @@
 
 namespace tripwire::fuse {
 
+uint64_t MonotonicNs();
+
 // Counts something under way.
 class Counted {
  public:
@@ -34,6 +36,7 @@ extern thread_local std::unique_ptr<KnownAttr> spare_known;
 class Mutating : public Counted {
  public:
   explicit Mutating(Node* node) : Mutating(node, Names::kForget, {}) {}
+  ~Mutating() { node_->mutated_ns.store(MonotonicNs()); }  // before it is uncounted
   // Whether no other change of ours has been under way with this one, so that the
   // attributes in its reply are the last.
   bool WasAlone() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(node_->mu) {
@@ -109,12 +112,24 @@ class Op {
   // The same with whatever open state keeps the node alive.
   void NameOpen(Node* node, pb::Object* object);
 
-  // Makes the call; an errno. Repeats it when the server lost an open state or the
-  // handle went stale but the object is still where it was.
+  // Makes the call, after writes behind of what it names; an errno. Repeats it when the
+  // server lost an open state or the handle went stale but the object is still where it
+  // was.
   int Call();
 
+  // The kernel was answered, and the call goes on: it is a write behind.
+  void GoesBehind() {
+    req = nullptr;
+    is_behind_ = true;
+  }
+  // Waits for a condition of the node that others bring about; EINTR when the program
+  // is ended meanwhile.
+  int Await(Node* node, const absl::Condition& condition)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(node->mu);
+
   FileSystem& fs;
-  const fuse_req_t req;       // null for requests the FUSE library does not know
+  // Null for requests the FUSE library does not know, and for those answered already.
+  fuse_req_t req;
   const fuse_ctx caller;
   Frame frame;
   pb::Call& call;
@@ -132,15 +147,37 @@ class Op {
   };
   static void OnInterrupt(fuse_req_t req, void* op);
   void FillCredentials(Check check);
+  void HeedInterrupts();
+  void HeedNone();
+  bool IsCancelled();
+  int Invoke();
   bool Repeat(int error, int attempt);
 
   rpc::CancelToken token_;
   std::array<Named, 2> named_;
   size_t named_count_ = 0;
   bool watched_ = false;
+  bool is_behind_ = false;
 };
 
-uint64_t MonotonicNs();
+// One write, as far as it goes behind. Ends with the object, at the latest.
+class WriteBehind {
+ public:
+  explicit WriteBehind(Node* node) : node_(node) {}
+  ~WriteBehind() { End(); }
+  WriteBehind(const WriteBehind&) = delete;
+  WriteBehind& operator=(const WriteBehind&) = delete;
+
+  // Begins, if it may; waits for earlier ones where it must. EINTR when the program
+  // is ended meanwhile.
+  int Begin(Op& op, uint64_t offset, size_t size);
+  bool has_begun() const { return number_ != 0; }
+  void End();
+
+ private:
+  Node* const node_;
+  uint64_t number_ = 0;
+};
 
 inline constexpr std::string_view kCapability = "security.capability";
 

@@ -180,6 +180,11 @@ Node* FileSystem::PlusEntry(const OpenDirectory& dir, Node* node,
                              node, listed.name());
   FillStat(listed.attr(), &entry->attr);
   if (!child) return nullptr;
+  if (child->mutations.load() > 0 || child->mutated_ns.load() >= dir.fetched_ns) {
+    // Changed by us since it was listed: the kernel shall ask.
+    nodes_.Forget(child->id, 1);
+    return nullptr;
+  }
   entry->ino = child->id;
   entry->generation = child->generation;
   const auto left = [&](uint32_t ms) { return TrustLeft(dir.fetched_ns, ms); };

@@ -84,7 +84,37 @@ void FileSystem::NoteUnsendable(const Op& op, Node* node) {
   unstable_.Add(node, std::move(segment));
 }
 
-// One call. The kernel may hold the locks of the pages being written.
+// Sends the data; an errno. Once the kernel was answered nobody else will try the rest of
+// a short write, and learn why it cannot be written.
+int FileSystem::SendData(Op& op, bool is_behind, const char* data, size_t size,
+                         size_t* written) {
+  pb::Write* call = op.call.mutable_write();
+  const uint64_t offset = call->offset();
+  // Ours until the server has no more to read in it, whatever becomes of the call.
+  if (RequestBuffer* whole = current_request.buffer;
+      size > kInline && whole && buffers_.IsShown(data)) {
+    op.frame.bulk_owner = std::shared_ptr<char>(std::move(*whole));
+  }
+  *written = 0;
+  do {
+    const iovec bulk = {const_cast<char*>(data) + *written, size - *written};
+    if (size <= kInline) {
+      call->set_data(bulk.iov_base, bulk.iov_len);
+    } else {
+      op.frame.bulk_request = {&bulk, 1};
+    }
+    call->set_offset(offset + *written);
+    const int error = op.Call();
+    if (error != 0) return error;
+    const size_t more = std::min<size_t>(op.reply.write().length(), bulk.iov_len);
+    if (more == 0 && is_behind && size > 0) return EIO;
+    *written += more;
+  } while (is_behind && *written < size);
+  return 0;
+}
+
+// One call. The kernel may hold the locks of the pages being written, unless the write
+// goes behind: then the kernel has its answer before the call is made.
 void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size,
                        off_t offset, fuse_file_info* fi) {
   auto* file = reinterpret_cast<OpenFile*>(fi->fh);
@@ -107,43 +137,59 @@ void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size
     call->set_stable(pb::DATA_SYNC);
   }
   call->set_kill_suidgid(current_request.kill_suidgid);
-  const iovec bulk = {const_cast<char*>(data), size};
-  if (size <= kInline) {
-    call->set_data(data, size);
-  } else {
-    op.frame.bulk_request = {&bulk, 1};
-    // Ours until the server has no more to read in it, whatever becomes of the call.
-    if (RequestBuffer* whole = current_request.buffer; whole && buffers_.IsShown(data)) {
-      op.frame.bulk_owner = std::shared_ptr<char>(std::move(*whole));
-    }
-  }
-  if (const int error = op.Call()) {
+  const bool may_go_behind = !append && !fi->writepage && !options_.direct_io &&
+                             !(fi->flags & O_DIRECT) && call->stable() == pb::UNSTABLE;
+  call->set_wants_lease(may_go_behind);
+  WriteBehind behind(node);
+  int error = may_go_behind ? behind.Begin(op, call->offset(), size) : 0;
+  if (error == 0) error = unstable_.TakeError(node);  // of an earlier one
+  if (error != 0) {
     fuse_reply_err(req, error);
     return;
   }
-  const pb::WriteResult& result = op.reply.write();
-  boot_verifier_.store(result.verifier());  // it changes when data was lost, too
-  const size_t written = std::min<size_t>(result.length(), size);
-  const uint64_t where = append ? result.offset() : static_cast<uint64_t>(offset);
-  if (result.committed() == pb::UNSTABLE && written > 0) {
-    KeepUnstable(op, file, data, written, where);
+  if (behind.has_begun()) {
+    fuse_reply_write(req, size);
+    op.GoesBehind();
   }
-  Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kData,
-          op.reply.pre_change());
-  KeepAttr(op, mutating, node, op.reply.attr());
-  {
-    ReaderMutexLock gate(&recalls_.gate);
-    StillLacks({op.start_ns, op.recalls_before}, node, op.reply.attr_cache_ms());
+  size_t written = 0;
+  error = SendData(op, behind.has_begun(), data, size, &written);
+  if (error != 0) {
+    if (behind.has_begun()) {
+      FailedBehind(node, error);
+    } else {
+      fuse_reply_err(req, error);
+    }
+    return;
   }
+  const uint64_t where =
+      append ? op.reply.write().offset() : static_cast<uint64_t>(offset);
+  NoteWritten(op, mutating, file, {data, written}, where);
   if (append && where != static_cast<uint64_t>(offset)) {
     // Others appended meanwhile: pages the kernel has around there are wrong.
     ForgetPagesLater(node);
   }
-  fuse_reply_write(req, written);
+  if (!behind.has_begun()) fuse_reply_write(req, written);
+}
+
+void FileSystem::NoteWritten(const Op& op, const Mutating& mutating, OpenFile* file,
+                             std::string_view data, uint64_t offset) {
+  Node* node = file->node.get();
+  const pb::WriteResult& result = op.reply.write();
+  boot_verifier_.store(result.verifier());  // it changes when data was lost, too
+  if (result.committed() == pb::UNSTABLE && !data.empty()) {
+    KeepUnstable(op, file, data.data(), data.size(), offset);
+  }
+  Observe(op, node, op.reply.attr(), op.reply.attr_cache_ms(), Cause::kData,
+          op.reply.pre_change());
+  KeepAttr(op, mutating, node, op.reply.attr());
+  NoteWriteLease(op, node);
+  ReaderMutexLock gate(&recalls_.gate);
+  StillLacks({op.start_ns, op.recalls_before}, node, op.reply.attr_cache_ms());
 }
 
 int FileSystem::CommitNode(fuse_req_t req, Node* node, OpenFile* file,
                            bool data_only) {
+  if (const int error = AwaitWritesBehind(req, node)) return error;
   const uint64_t mark = unstable_.Mark();
   Op op(*this, req, Op::Check::kNone);
   pb::Commit* call = op.call.mutable_commit();

@@ -79,6 +79,7 @@ void FileSystem::CloseState(const std::string& handle, uint64_t state) {
 // Nobody waits for a close: one message, no wait.
 void FileSystem::CloseFile(OpenFile* file, const fuse_file_info* fi) {
   Node* node = file->node.get();
+  AwaitWritesBehind(node);  // they use the file
   Frame frame;
   pb::Close* call = frame.call().mutable_close();
   call->set_state(file->state);
@@ -104,7 +105,10 @@ void FileSystem::CloseFile(OpenFile* file, const fuse_file_info* fi) {
         node->locks->Drop(pb::LOCK_KIND_POSIX, owner);
       }
     }
-    if (!node->opens) node->locks.reset();
+    if (!node->opens) {
+      node->locks.reset();
+      if (node->behind) node->behind->until_ns = 0;  // as the server has it
+    }
   }
   remote_.Post(frame.call());
   delete file;
@@ -237,10 +241,11 @@ void FileSystem::DropTmpFile(const TmpFileResult& result) {
 }
 
 // Runs at each close(2) of a descriptor. No call to the server unless the process
-// holds byte-range locks on the file. Reports what background writing met.
+// holds byte-range locks on the file. Reports what writing behind, and sending again, met.
 void FileSystem::Flush(fuse_req_t req, fuse_ino_t, fuse_file_info* fi) {
   auto* file = reinterpret_cast<OpenFile*>(fi->fh);
-  int error = DropPosixLocks(req, file, fi->lock_owner);
+  int error = AwaitWritesBehind(req, file->node.get());
+  if (const int unlock = DropPosixLocks(req, file, fi->lock_owner)) error = unlock;
   if (const int late = unstable_.TakeError(file->node.get())) error = late;
   fuse_reply_err(req, error);
 }

@@ -9,6 +9,8 @@
 //  - a name is forgotten under its directory's lock; while an operation of ours has
 //    that lock, all names are marked stale instead, which takes none (Linux 6.16) or,
 //    before that, the name is forgotten right after the operation;
+//  - writes behind are waited for: nobody but us has a lease on what they write, so the
+//    server answers them without asking anybody;
 //  - pages are waited for unless a write of ours is under way that may hold them.
 // Leases of a second bound what is left of the danger.
 #include "fuse-client/op.h"
@@ -46,6 +48,7 @@ void FileSystem::Recalled(const pb::Recall& recall) {
     return n->mutations.load() > 0 || MonotonicNs() > give_up_ns;
   };
 
+  if (recall.what() & pb::RECALL_WRITES) EndWriteLease(n, give_up_ns);
   bool drop_pages = false;
   if (recall.what() & (pb::RECALL_ATTR | pb::RECALL_DATA)) {
     {
@@ -118,6 +121,7 @@ void FileSystem::RecalledEverything() {
       MutexLock lock(&node.mu);
       node.lease_until_ns = 0;
       node.pages_change = 0;
+      if (node.behind) node.behind->until_ns = 0;
       drop_pages = node.opens && (node.has_pages || node.reads.load() > 0);
       if (drop_pages) node.has_pages = false;
       if (!names_done && node.parent_id != 0) {

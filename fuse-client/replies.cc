@@ -82,6 +82,10 @@ bool FileSystem::MakeEntry(Op& op, Node* parent, std::string_view name,
                              reply.attr().fsid(), reply.attr().mode() & S_IFMT},
                             parent, name);
   if (!node) return false;
+  if (!AskAgainIfWrittenBehind(op, node)) {
+    nodes_.Forget(node->id, 1);
+    return false;
+  }
   entry->ino = node->id;
   entry->generation = node->generation;
   FillStat(reply.attr(), &entry->attr);

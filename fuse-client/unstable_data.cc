@@ -168,6 +168,11 @@ int UnstableData::ResendAll(std::vector<std::pair<NodeRef, Segment>> segments,
   return first_error;
 }
 
+void UnstableData::Failed(Node* node, int error) {
+  MutexLock lock(&mu_);
+  errors_.try_emplace(node, nodes_->Ref(node), error);
+}
+
 int UnstableData::TakeError(Node* node) {
   NodeRef keep;
   MutexLock lock(&mu_);

@@ -59,6 +59,8 @@ class UnstableData {
   // The server restarted and may have lost what was written under another verifier.
   void ServerRestarted(uint64_t verifier, const Resend& resend);
 
+  // Data of `node` was lost although its writer was told that it was written.
+  void Failed(Node* node, int error);
   // The error, once, that sending data of `node` again met while nobody waited.
   int TakeError(Node* node);
 

@@ -69,7 +69,21 @@ int ToOpenFlags(uint32_t flags) {
   return out;
 }
 
+int OpContext::WritesFirst(const FileId& id) {
+  if (!server.leases().HasWriters() || server.stopping()) return 0;
+  const auto other = server.leases().TakeWriter(id, session.id, NowNs());
+  if (!other) return 0;
+  written = id;
+  writer = *other;
+  return kWritesFirst;
+}
+
 int OpContext::Find(const std::string& handle, Inode* inode) {
+  const int error = FindAnyway(handle, inode);
+  return error != 0 ? error : WritesFirst(inode->id);
+}
+
+int OpContext::FindAnyway(const std::string& handle, Inode* inode) {
   auto id = server.codec().Decode(exported.id, handle);
   if (!id) return ESTALE;
   inode->id = *id;
@@ -92,7 +106,7 @@ int OpContext::Find(const pb::Object& object, Inode* inode, bool need_state) {
       auto id = server.codec().Decode(exported.id, object.handle());
       if (!id || !(*id == inode->open->id)) return EBADF;
       inode->id = *id;
-      return 0;
+      return WritesFirst(*id);
     }
     if (need_state) {
       reply.set_state_lost(true);
@@ -104,15 +118,23 @@ int OpContext::Find(const pb::Object& object, Inode* inode, bool need_state) {
   return error;
 }
 
-void OpContext::GrantUnder(const FileId& id, uint8_t what, uint64_t now_ns) {
+bool OpContext::GrantUnder(const FileId& id, uint8_t what, uint64_t now_ns) {
   const uint64_t lease_ns = uint64_t{server.config().lease_ms} * kMillisecond;
-  if (lease_ns != 0) server.leases().Grant(id, session.id, what, now_ns + lease_ns, now_ns);
+  return lease_ns == 0 ||
+         server.leases().Grant(id, session.id, what, now_ns + lease_ns, now_ns);
 }
 
 void OpContext::Grant(const FileId& id, uint8_t what) {
-  GrantUnder(id, what, NowNs());
-  if ((what & LeaseTable::kInode) != 0) reply.set_attr_cache_ms(server.config().lease_ms);
-  if ((what & LeaseTable::kNames) != 0) reply.set_name_cache_ms(server.config().lease_ms);
+  const uint32_t ms = GrantUnder(id, what, NowNs()) ? server.config().lease_ms : 0;
+  if ((what & LeaseTable::kInode) != 0) reply.set_attr_cache_ms(ms);
+  if ((what & LeaseTable::kNames) != 0) reply.set_name_cache_ms(ms);
+}
+
+bool OpContext::GrantWrites(const FileId& id) {
+  const uint64_t lease_ns = uint64_t{server.config().lease_ms} * kMillisecond;
+  const uint64_t now_ns = NowNs();
+  return lease_ns != 0 &&
+         server.leases().GrantWrites(id, session.id, now_ns + lease_ns, now_ns);
 }
 
 bool OpContext::HasNoXattrs(int fd) {

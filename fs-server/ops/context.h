@@ -74,17 +74,28 @@ class OpContext {
   std::vector<Change> changes;
   bool intended = false;         // the journal waits for the reply
   std::optional<Intent> prior;   // an earlier server began this very call
+  // With kWritesFirst: whose write lease on what.
+  FileId written;
+  LeaseTable::Writer writer{};
 
-  // Finds an inode by handle. ESTALE for what is no handle of this export.
+  // Finds an inode by handle. ESTALE for what is no handle of this export; kWritesFirst
+  // while another session has a write lease on it.
   int Find(const std::string& handle, Inode* inode);
-  // The same, preferring an open file. An unknown state falls back to the handle
+  int FindAnyway(const std::string& handle, Inode* inode);
+  // As Find, preferring an open file. An unknown state falls back to the handle
   // unless `need_state`: then EBADF and reply.state_lost.
   int Find(const pb::Object& object, Inode* inode, bool need_state = false);
 
+  // 0, or kWritesFirst. For what an operation is to see that it found by name.
+  int WritesFirst(const FileId& id);
+
   // Promises the session to tell it of changes (kInode, kNames of LeaseTable).
-  // Call it before reading what the promise is about.
+  // Call it before reading what the promise is about. No promise is made beside
+  // another's write lease, that is to one who found the inode before the other got it.
   void Grant(const FileId& id, uint8_t what);
-  void GrantUnder(const FileId& id, uint8_t what, uint64_t now_ns);
+  bool GrantUnder(const FileId& id, uint8_t what, uint64_t now_ns);
+  // The same for writes, if nobody else has the inode in use.
+  bool GrantWrites(const FileId& id);
 
   // Whether an object surely has no extended attribute: one that is open, or that has
   // a name in an open directory.
@@ -136,6 +147,9 @@ inline constexpr char kHiddenXattr[] = "security.selinux";
 
 // What an operation returns when it has taken the call over and answers later.
 inline constexpr int kParked = -1;
+// What an operation returns that has done nothing yet, for another session has a write
+// lease on what it is about: that is recalled, then the operation runs again.
+inline constexpr int kWritesFirst = -2;
 
 }  // namespace tripwire::fs
 

@@ -115,6 +115,20 @@ int OpenExisting(OpContext& ctx, const pb::Create& op, const Inode& dir, Inode* 
 
 }  // namespace
 
+namespace {
+
+// Whether somebody is writing what may be opened in place of a new file.
+int WritesOfExistingFirst(OpContext& ctx, const pb::Create& op, const Inode& dir) {
+  Inode existing;
+  if (!ctx.server.leases().HasWriters() || op.how() != pb::CREATE_UNCHECKED ||
+      ctx.store.Walk(dir.fd(), dir.id, op.name().c_str(), &existing.id, &existing.path) != 0) {
+    return 0;
+  }
+  return ctx.WritesFirst(existing.id);
+}
+
+}  // namespace
+
 int Create(OpContext& ctx) {
   const auto& op = ctx.request.create();
   if (const int error = CheckName(op.name()); error != 0) return error;
@@ -128,6 +142,7 @@ int Create(OpContext& ctx) {
   bool fresh = false;
   {
     std::lock_guard lock(ctx.server.Stripe(dir.id));
+    if (const int first = WritesOfExistingFirst(ctx, op, dir); first != 0) return first;
     ctx.reply.set_pre_change(ctx.ChangeNow(dir.fd()));
     IntendToMake(ctx, dir, op.name());
     identity::SetUmask(ctx.caller.umask);

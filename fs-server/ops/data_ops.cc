@@ -184,7 +184,11 @@ int Write(OpContext& ctx) {
   // Also of a failed write nobody knows how much was done.
   ctx.Changed(inode.id, pb::RECALL_ATTR | pb::RECALL_DATA);
   const int stat_error = ctx.ReplyAttr(inode);
-  return error != 0 ? error : stat_error;
+  if (error != 0) return error;
+  if (op.wants_lease() && inode.open && stat_error == 0) {
+    ctx.reply.mutable_write()->set_lease(ctx.GrantWrites(inode.id));
+  }
+  return stat_error;
 }
 
 int Commit(OpContext& ctx) {

@@ -51,8 +51,10 @@ class Lister {
     // The name must not come to mean another object in between.
     std::unique_lock<std::mutex> steady;
     if (xattrs_) steady = std::unique_lock(ctx_.server.Stripe(dir_.id));
+    // Beside a write lease there are no details: who wants them looks the name up.
+    bool granted = false;
     auto grant = [&](const FileId& found) {
-      ctx_.GrantUnder(found, LeaseTable::kInode, now_ns_);
+      granted = ctx_.GrantUnder(found, LeaseTable::kInode, now_ns_);
     };
     int error = ctx_.store.IdentifyAt(fd_, dir_.id, raw.name, raw.ino, grant, &id, &stx);
     if (error == EXDEV) {  // a mount point, or replaced since it was listed
@@ -63,7 +65,7 @@ class Lister {
         error = StatFd(child->get(), &stx);
       }
     }
-    if (error != 0) return;
+    if (error != 0 || !granted) return;
     ctx_.server.codec().Encode(ctx_.exported.id, id, entry_.mutable_handle());
     ctx_.FillAttr(id, stx, entry_.mutable_attr());
     if (xattrs_) entry_.mutable_attr()->set_no_xattrs(ctx_.HasNoXattrs(fd_, raw.name));

@@ -154,6 +154,7 @@ int Lookup(OpContext& ctx) {
     if (error != ENOENT) ctx.reply.set_name_cache_ms(0);
     return error;
   }
+  if (const int first = ctx.WritesFirst(found.id); first != 0) return first;
   const int error = ctx.ReplyAttr(found, true);
   if (op.xattrs() && error == 0) {
     ctx.reply.mutable_attr()->set_no_xattrs(ctx.HasNoXattrs(found.fd()));

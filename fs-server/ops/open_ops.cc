@@ -63,6 +63,9 @@ int Close(OpContext& ctx) {
     ctx.session.opens.erase(it);
   }
   ctx.server.opens().Remove(file);
+  if (ctx.server.leases().HasWriters() && !ctx.server.opens().IsOpen(ctx.session.id, *id)) {
+    ctx.server.leases().EndWrites(*id, ctx.session.id);
+  }
   ctx.server.Closed(ctx.exported, *id);
   struct stat st;
   // A descriptor kept in the cache would keep a deleted file's space.
