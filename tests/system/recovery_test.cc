@@ -194,6 +194,10 @@ TEST_P(RecoveryTest, OpenFilesAndLocksSurviveTheServer) {
   ASSERT_TRUE(unstable);
   ASSERT_EQ(::write(unstable.get(), data.data(), data.size()),
             static_cast<ssize_t>(data.size()));
+  // Nothing may be under way: the new server is a child of this process, which, as any
+  // that is forked, closes the file first, and that waits for the old one.
+  struct stat st;
+  ASSERT_EQ(::fstat(unstable.get(), &st), 0);
   share.CrashServer();
   share.StartServer();
   ASSERT_EQ(::pwrite(kept.get(), "after!", 6, 0), 6);
