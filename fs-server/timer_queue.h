@@ -13,7 +13,8 @@
 namespace tripwire::fs {
 
 // Runs functions later, on a thread of its own that sleeps for as long as there is
-// nothing to do. The functions must not block. Thread-safe.
+// nothing to do: one after another, so those that block hold up the others of their
+// queue. Thread-safe.
 class TimerQueue {
  public:
   using Time = std::chrono::steady_clock::time_point;
