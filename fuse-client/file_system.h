@@ -59,6 +59,7 @@ struct OpenFile {
   uint32_t flags = 0;       // pb::OpenFlags
   uint32_t uid = 0, gid = 0;
   bool append = false;
+  std::atomic<bool> is_written{false};  // it had a write
   // Who got byte-range locks through it. When it is released, every process that
   // had it has closed it and lost its locks by that; what remains are the locks of
   // the open file description itself (F_OFD_SETLK). Guarded by the node's lock.

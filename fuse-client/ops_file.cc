@@ -139,7 +139,8 @@ void FileSystem::Write(fuse_req_t req, fuse_ino_t, const char* data, size_t size
   call->set_kill_suidgid(current_request.kill_suidgid);
   const bool may_go_behind = !append && !fi->writepage && !options_.direct_io &&
                              !(fi->flags & O_DIRECT) && call->stable() == pb::UNSTABLE;
-  call->set_wants_lease(may_go_behind);
+  // A file that is written at one go, as small ones are, needs none.
+  call->set_wants_lease(file->is_written.exchange(true) && may_go_behind);
   WriteBehind behind(node);
   int error = may_go_behind ? behind.Begin(op, call->offset(), size) : 0;
   if (error == 0) error = unstable_.TakeError(node);  // of an earlier one
