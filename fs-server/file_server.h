@@ -169,8 +169,8 @@ class FileServer {
   std::atomic<bool> purge_scheduled_{false};
   std::mutex awaiting_mutex_;
   absl::flat_hash_set<std::shared_ptr<AwaitingWrites>> awaiting_writes_;
-  TimerQueue timers_;  // last: their threads use the rest
   TimerQueue retries_;  // a thread that may block: it serves calls again
+  TimerQueue timers_;  // last: their threads use the rest
   std::unique_ptr<ChangeWatch> watch_;
 };
 

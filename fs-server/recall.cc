@@ -125,10 +125,13 @@ void FileServer::ServeAfterWrites(std::shared_ptr<rpc::Call> call, const FileId&
   awaiting->call = std::move(call);
   awaiting->id = id;
   awaiting->writer = writer.session;
+  bool ends;
   {
     std::lock_guard lock(awaiting_mutex_);
-    awaiting_writes_.insert(awaiting);
+    ends = stopping();
+    if (!ends) awaiting_writes_.insert(awaiting);
   }
+  if (ends) return Serve(std::move(awaiting->call));  // which now asks nobody
   const uint64_t now_ns = SystemClock().NowNs();
   const auto left =
       std::chrono::nanoseconds(writer.until_ns > now_ns ? writer.until_ns - now_ns : 0);
