@@ -135,7 +135,45 @@ TEST_F(WriteBehindTest, ClosingWaitsForIt) {
   EXPECT_EQ("1 more", Read(Tree("f")));
 }
 
-// A large write takes its time; another mount that looks meanwhile sees all of it.
+// A large write takes its time; who looks meanwhile sees all of it.
+TEST_F(WriteBehindTest, ThisMountSeesItAtOnce) {
+  Begin();
+  const std::string block(1 << 20, 'b');
+  constexpr off_t kSize = (1 << 20) + 1;
+  for (int i = 0; i < 120; ++i) {
+    const std::string name = "f" + std::to_string(i);
+    UniqueFd fd = Writing(name);
+    // A name that the kernel does not know yet.
+    ASSERT_EQ(0, link(Tree(name).c_str(), Tree("other-" + name).c_str()));
+    ASSERT_EQ(1 << 20, pwrite(fd.get(), block.data(), block.size(), 1));
+    struct stat st;
+    switch (i % 4) {
+      case 0:
+        ASSERT_EQ(0, fstat(fd.get(), &st));
+        EXPECT_EQ(kSize, st.st_size);
+        break;
+      case 1:
+        ASSERT_EQ(0, stat(P("other-" + name).c_str(), &st));
+        EXPECT_EQ(kSize, st.st_size);
+        ASSERT_EQ(0, fstat(fd.get(), &st));
+        EXPECT_EQ(kSize, st.st_size);
+        break;
+      case 2:
+        ASSERT_EQ(0, ftruncate(fd.get(), 10));
+        ASSERT_EQ(0, fsync(fd.get()));
+        EXPECT_EQ(10, static_cast<off_t>(std::filesystem::file_size(Tree(name))));
+        break;
+      default:
+        for (const auto& entry : std::filesystem::directory_iterator(P(""))) {
+          if (entry.path().filename() != name) continue;
+          EXPECT_EQ(kSize, static_cast<off_t>(entry.file_size()));
+        }
+    }
+    ASSERT_EQ(0, unlink(Tree("other-" + name).c_str()));
+    ASSERT_EQ(0, unlink(P(name).c_str()));
+  }
+}
+
 TEST_F(WriteBehindTest, AnotherMountSeesItAtOnce) {
   Begin();
   MountSecond();
