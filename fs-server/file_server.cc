@@ -340,6 +340,7 @@ void FileServer::Shutdown() {
     awaiting.swap(awaiting_writes_);
   }
   for (const auto& one : awaiting) Serve(std::move(one->call));
+  if (!awaiting.empty()) identity::AssumeSelf();  // this thread was the callers meanwhile
 }
 
 void FileServer::Closed(Export& exported, const FileId& id) {

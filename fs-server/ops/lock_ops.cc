@@ -88,7 +88,9 @@ int Lock(OpContext& ctx) {
   Inode inode;
   // A lock on what cannot be reached (an opened file, while the server restarts) is a
   // lock among clients.
-  if (ctx.Find(op.object(), &inode) != 0) inode = {*id, nullptr, nullptr};
+  const int found = ctx.Find(op.object(), &inode);
+  if (found == kWritesFirst) return found;
+  if (found != 0) inode = {*id, nullptr, nullptr};
   ctx.reply.Clear();
   if (op.action() == pb::LOCK_ACTION_TEST) return Test(ctx, inode, request);
   if (op.action() != pb::LOCK_ACTION_TRY && op.action() != pb::LOCK_ACTION_WAIT) return EINVAL;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Who has a write lease may have writes under way that nobody else misses.
+#include <fcntl.h>
+#include <sys/file.h>
+
 #include <atomic>
 #include <future>
 #include <memory>
@@ -104,6 +107,16 @@ TEST_F(WriteLeaseTest, OthersChangesComeAfterIt) {
   ASSERT_EQ(b->Write(file, 0, 0, "W").error(), 0);
   EXPECT_EQ(ReadFile(dir / "h"), "Written");
   EXPECT_EQ(recalled, 3);
+}
+
+TEST_F(WriteLeaseTest, OthersLocksTooAndTheyHoldOnThisHost) {
+  BeginWriting();
+  const auto lock = b->LockCall(file, pb::LOCK_KIND_FLOCK, pb::LOCK_TYPE_WRITE,
+                                pb::LOCK_ACTION_TRY, 7);
+  EXPECT_EQ(b->Do(lock).error(), 0);
+  EXPECT_EQ(recalled, 1);
+  UniqueFd here(open((dir / "f").c_str(), O_RDWR));
+  EXPECT_EQ(flock(here.get(), LOCK_EX | LOCK_NB), -1);
 }
 
 TEST_F(WriteLeaseTest, ListingsTellNothingOfIt) {
