@@ -54,9 +54,7 @@ std::optional<LeaseTable::Writer> LeaseTable::WriterIn(const Shard& shard, const
       IsOver(it->second, now_ns)) {
     return std::nullopt;
   }
-  const WriteLease& lease = it->second;
-  return Writer{lease.session,
-                lease.expires_ns > now_ns ? lease.expires_ns : now_ns + answer_ns_};
+  return Writer{it->second.session, AnswerBy(it->second.expires_ns, now_ns)};
 }
 
 std::optional<LeaseTable::Writer> LeaseTable::TakeWriter(const FileId& id, uint64_t session,
@@ -101,9 +99,8 @@ void LeaseTable::Take(const FileId& id, uint64_t session, uint8_t what, bool one
     if (RanOut(id, *holder, now_ns)) {
       holder = holders.erase(holder);
     } else if (holder->session != session && (holder->what & what) != 0) {
-      const uint64_t until_ns =
-          holder->expires_ns > now_ns ? holder->expires_ns : now_ns + answer_ns_;
-      Holder taken{holder->session, until_ns, static_cast<uint8_t>(holder->what & what)};
+      Holder taken{holder->session, AnswerBy(holder->expires_ns, now_ns),
+                   static_cast<uint8_t>(holder->what & what)};
       uint8_t ended = taken.what;
       if (one_name && (taken.what & kNames) != 0) {
         taken.every_name = ++holder->names_recalled >= kMostNamesRecalled;

@@ -122,6 +122,10 @@ class LeaseTable {
                                  uint64_t now_ns) const;
   template <typename Pred>
   void EraseWriters(Shard& shard, Pred is_gone);
+  // Until when to wait for the answer of who is told now.
+  uint64_t AnswerBy(uint64_t expires_ns, uint64_t now_ns) const {
+    return expires_ns > now_ns ? expires_ns : now_ns + answer_ns_;
+  }
   bool RanOut(const FileId& id, const Holder& holder, uint64_t now_ns) const {
     return holder.expires_ns + late_ns_ <= now_ns &&
            ((holder.what & kInode) == 0 || !is_open_(holder.session, id));

@@ -10,7 +10,6 @@
 #include <cerrno>
 
 #include "fuse-client/op.h"
-#include "spdlog/spdlog.h"
 
 namespace tripwire::fuse {
 namespace {

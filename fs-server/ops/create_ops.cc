@@ -113,10 +113,6 @@ int OpenExisting(OpContext& ctx, const pb::Create& op, const Inode& dir, Inode* 
   return again != 0 ? again : back;
 }
 
-}  // namespace
-
-namespace {
-
 // Whether somebody is writing what may be opened in place of a new file.
 int WritesOfExistingFirst(OpContext& ctx, const pb::Create& op, const Inode& dir) {
   Inode existing;

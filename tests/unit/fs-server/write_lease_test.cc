@@ -47,6 +47,18 @@ class WriteLeaseTest : public FsTest {
     file = a->Create(a->root(), name, 1).reply.handle();
     EXPECT_TRUE(Write("x", true).reply.write().lease());
   }
+  // From now on `a` answers no recall until the promise is kept.
+  std::promise<void> Silence() {
+    std::promise<void> answer;
+    a->on_notice = [gate = answer.get_future().share()](const pb::Notice&) { gate.wait(); };
+    return answer;
+  }
+  // What `b` is told of the file, which a recall has to precede.
+  std::future<int> LookAndWait() {
+    auto look = std::async(std::launch::async, [this] { return b->GetAttr(file).error(); });
+    EXPECT_TRUE(Eventually([this] { return net.notifications() > 0; }));
+    return look;
+  }
   std::unique_ptr<Peer> a, b;
   std::string file;
   std::atomic<int> recalled{0};
@@ -174,18 +186,15 @@ TEST_F(WriteLeaseTest, ASilentWriterDelaysOthersNoLongerThanItsLease) {
   config.lease_ms = 100;
   Begin();
   BeginWriting();
-  std::promise<void> never;
-  a->on_notice = [gate = never.get_future().share()](const pb::Notice&) { gate.wait(); };
+  std::promise<void> never = Silence();
   EXPECT_EQ(b->GetAttr(file).error(), 0);
   never.set_value();
 }
 
 TEST_F(WriteLeaseTest, AWriterThatLeavesDelaysNobody) {
   BeginWriting();
-  std::promise<void> never;
-  a->on_notice = [gate = never.get_future().share()](const pb::Notice&) { gate.wait(); };
-  auto look = std::async(std::launch::async, [&] { return b->GetAttr(file).error(); });
-  ASSERT_TRUE(Eventually([&] { return net.notifications() > 0; }));
+  std::promise<void> never = Silence();
+  std::future<int> look = LookAndWait();
   never.set_value();
   a->Disconnect();
   EXPECT_EQ(look.get(), 0);
@@ -193,10 +202,8 @@ TEST_F(WriteLeaseTest, AWriterThatLeavesDelaysNobody) {
 
 TEST_F(WriteLeaseTest, WhoWaitsWhenTheServerEndsIsAnswered) {
   BeginWriting();
-  std::promise<void> never;
-  a->on_notice = [gate = never.get_future().share()](const pb::Notice&) { gate.wait(); };
-  auto look = std::async(std::launch::async, [&] { return b->GetAttr(file).error(); });
-  ASSERT_TRUE(Eventually([&] { return net.notifications() > 0; }));
+  std::promise<void> never = Silence();
+  std::future<int> look = LookAndWait();
   files->Shutdown();
   EXPECT_EQ(look.get(), 0);
   never.set_value();

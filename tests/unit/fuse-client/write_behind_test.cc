@@ -20,6 +20,15 @@ class WriteBehindTest : public MountedTest {
     for (int i = 0; i < 2; ++i) EXPECT_EQ(1, pwrite(fd.get(), "1", 1, 0)) << strerror(errno);
     return fd;
   }
+  // A server that cannot be reached, and a write on its way there: the file will be
+  // "1 more".
+  UniqueFd BeginBehind() {
+    Begin();
+    UniqueFd fd = Writing();
+    net_.Cut();
+    EXPECT_EQ(5, pwrite(fd.get(), " more", 5, 1));
+    return fd;
+  }
   static bool IsDone(const std::future<void>& future) {
     return future.wait_for(std::chrono::milliseconds(200)) == std::future_status::ready;
   }
@@ -124,10 +133,7 @@ TEST_F(WriteBehindTest, ANameLookedUpAnewTellsOfIt) {
 }
 
 TEST_F(WriteBehindTest, ClosingWaitsForIt) {
-  Begin();
-  UniqueFd fd = Writing();
-  net_.Cut();
-  ASSERT_EQ(5, pwrite(fd.get(), " more", 5, 1));
+  UniqueFd fd = BeginBehind();
   auto closing = std::async(std::launch::async, [&] { fd.reset(); });
   EXPECT_FALSE(IsDone(closing));
   net_.Heal();
@@ -215,10 +221,7 @@ TEST_F(WriteBehindTest, WritesOverEachOtherKeepTheirOrder) {
 }
 
 TEST_F(WriteBehindTest, ARestartLosesNothing) {
-  Begin();
-  UniqueFd fd = Writing();
-  net_.Cut();
-  ASSERT_EQ(5, pwrite(fd.get(), " more", 5, 1));
+  UniqueFd fd = BeginBehind();
   KillServer();
   net_.Heal();
   StartServer();
@@ -295,10 +298,7 @@ TEST_F(WriteBehindTest, SignalsEndWhoWaitsForItsTurn) {
 }
 
 TEST_F(WriteBehindTest, UnmountingWaitsForIt) {
-  Begin();
-  UniqueFd fd = Writing();
-  net_.Cut();
-  ASSERT_EQ(5, pwrite(fd.get(), " more", 5, 1));
+  UniqueFd fd = BeginBehind();
   auto ending = std::async(std::launch::async, [&] {
     fd.reset();
     one_.reset();
